@@ -1,0 +1,35 @@
+"""Exports a trained run as a SavedModel that TensorFlow Serving runs.
+
+python export.py
+"""
+
+import dataclasses
+
+from vae_tf import command_line
+from vae_tf.config import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Export(Settings):
+    run_dir: str = setting("runs/latest", "the run to export")
+    export_dir: str = setting("saved_models/vae", "where the versions lie")
+    version: int | None = setting(
+        None, "number of the version (unset: one past the highest)", minimum=1
+    )
+
+
+def main(given):
+    settings = Export(**given)
+    import vae_tf  # After the flags: `--help` needs no TensorFlow.
+
+    path = vae_tf.export(
+        vae_tf.load(settings.run_dir), settings.export_dir, settings.version
+    )
+    print(
+        f"Exported {settings.run_dir} to {path}: signatures decode (default), "
+        "encode, sample."
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(Export, main)

@@ -1,0 +1,46 @@
+"""Variational autoencoders in both languages: encoder and inference network,
+decoder and generative network.
+
+The names below load on first use (PEP 562), so that a command line can answer
+without TensorFlow."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# name -> the module it lives in
+_HOMES = {
+    "Config": "config",
+    "UserError": "config",
+    "Data": "data",
+    "load_data": "data",
+    "MLP": "networks",
+    "MeanField": "posteriors",
+    "StandardNormal": "priors",
+    "Bernoulli": "likelihoods",
+    "Encoder": "encoder",
+    "Decoder": "decoder",
+    "VAE": "vae",
+    "log_marginal_likelihood": "evaluation",
+    "load": "runs",
+    "evaluate_run": "runs",
+    "train": "training",
+    "export": "serving.export",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vae_tf' has no attribute {name!r}")
+    if _HOMES[name] != "config":
+        # All at once: Keras can load a saved model only after every class of it
+        # was registered.
+        for home in _HOMES.values():
+            importlib.import_module(f"vae_tf.{home}")
+    return getattr(importlib.import_module(f"vae_tf.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return [*globals(), *__all__]

@@ -1,0 +1,115 @@
+"""Command lines: a dataclass of settings -> absl flags -> an action, and a
+user's mistake -> one line.
+"""
+
+import dataclasses
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from vae_tf.config import Settings, UserError, kind, parsed
+
+
+class _FieldParser(flags.ArgumentParser):
+    """Parses a flag by the declaration of its field, so that flags and Python
+    share one set of rules.
+    """
+
+    def __init__(self, field: dataclasses.Field):
+        super().__init__()
+        self.field = field
+
+    def parse(self, argument):
+        return (
+            parsed(self.field, argument)
+            if isinstance(argument, str)
+            else argument
+        )
+
+
+class _FieldSerializer(flags.ArgumentSerializer):
+    """Writes a default as it would be typed."""
+
+    def serialize(self, value):
+        return (
+            ",".join(map(str, value))
+            if isinstance(value, tuple)
+            else str(value)
+        )
+
+
+def _flags(settings: type[Settings], script: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    for field in dataclasses.fields(settings):
+        choices = field.metadata.get("choices")
+        text = field.metadata["help"] + (
+            f": {', '.join(choices)}" if choices else ""
+        )
+        if kind(field)[0] is bool:
+            flags.DEFINE_boolean(
+                field.name, field.default, text, values, script
+            )
+        else:
+            parser, serializer = _FieldParser(field), _FieldSerializer()
+            flags.DEFINE(
+                parser,
+                field.name,
+                field.default,
+                text,
+                values,
+                serializer,
+                script,
+            )
+    flags.DEFINE_boolean("help", False, "show this help", values, script)
+    return values
+
+
+def _given(settings: type[Settings], argv: list[str]) -> dict[str, Any] | None:
+    """The settings named in `argv`; None if help was asked for."""
+    values = _flags(settings, os.path.basename(argv[0]))
+    try:
+        stray = values(argv)[1:]
+    except flags.Error as error:
+        # A field's own message is whole; absl's prefix ("flag --x=y: ") would
+        # say it twice.
+        cause = error.__context__
+        raise UserError(
+            str(cause if isinstance(cause, UserError) else error)
+        ) from None
+    if values["help"].value:
+        print(sys.modules["__main__"].__doc__ or "")
+        print(values.get_help().strip())
+        return None
+    if stray:
+        raise UserError(
+            f"expected flags only (--name=value), received {stray[0]!r}."
+        )
+    names = [field.name for field in dataclasses.fields(settings)]
+    return {name: values[name].value for name in names if values[name].present}
+
+
+def run(
+    settings: type[Settings], action: Callable[[dict[str, Any]], None]
+) -> None:
+    """Calls `action` with the settings named on the command line.
+
+    Exits with 0 on success and after `--help`; with 2 and one line `ERROR: ...`
+    on a `UserError`. Any other exception is our bug, and keeps its traceback.
+    """
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # TensorFlow's start-up chatter.
+    warnings.showwarning = lambda message, *_, **__: print(
+        f"WARNING: {message}", file=sys.stderr
+    )
+    try:
+        given = _given(settings, sys.argv)
+        if given is not None:
+            action(given)
+    except UserError as error:
+        print("ERROR:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

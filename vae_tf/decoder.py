@@ -1,0 +1,113 @@
+"""The generative network: latent -> p(x|z)."""
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vae_tf.config import UserError, choose
+from vae_tf.likelihoods import LIKELIHOODS
+from vae_tf.networks import DECODER_BODIES
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class Decoder(keras.Model):
+    """p(x|z) with parameters theta: a body that reads the latent, and a
+    likelihood head.
+
+    In neural-network language, the decoder that maps a code to (the
+    distribution of) an image.
+
+    >>> likelihood = Decoder(image_shape=(28, 28, 1))(z)  # z [S, B, D]
+    >>> likelihood.batch_shape, likelihood.event_shape    # [S, B], [28, 28, 1]
+
+    Args:
+      image_shape: `(H, W, C)`.
+      likelihood: family of p(x|z), a name of `LIKELIHOODS` or an instance of a
+        head.
+      network: body, a name of `DECODER_BODIES` or any Keras layer or model `[B,
+        D] -> [B, F]`.
+      hidden_units: widths of a named body's layers.
+      activation: nonlinearity of a named body.
+
+    Call arguments:
+      z: `[..., D]`, with any number of leading axes.
+
+    Returns:
+      A `tfd.Distribution`, batch `[...]`, event `[H, W, C]`.
+
+    Raises:
+      UserError: a name is unknown, or z differs in D from what it was built
+        for.
+    """
+
+    def __init__(
+        self,
+        image_shape=(28, 28, 1),
+        likelihood="bernoulli",
+        network="mlp",
+        hidden_units=(256, 512),
+        activation="relu",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(image_shape) != 3 or any(
+            type(n) is not int or n < 1 for n in image_shape
+        ):
+            raise UserError(
+                "image_shape: expected (H, W, C), each >= 1, received "
+                f"{image_shape!r}."
+            )
+        self.image_shape = tuple(image_shape)
+        self.hidden_units = tuple(hidden_units)
+        self.activation = activation
+        self.network = choose(
+            "network",
+            network,
+            DECODER_BODIES,
+            hidden_units=self.hidden_units,
+            activation=activation,
+        )
+        self.likelihood = choose(
+            "likelihood", likelihood, LIKELIHOODS, image_shape=self.image_shape
+        )
+
+    def build(self, input_shape):
+        self.latent_dim = input_shape[-1]
+        self.likelihood(
+            self.network(keras.ops.zeros((1, self.latent_dim)))
+        )  # builds parts of any kind
+        super().build((None, self.latent_dim))
+
+    def parameters(self, z: tf.Tensor) -> tf.Tensor:
+        """`[..., D]` -> the likelihood's parameters, `[..., H, W, C]` with any
+        further axes at the end.
+        """
+        if z.shape[-1] != self.latent_dim:
+            raise UserError(
+                f"z: expected shape (..., {self.latent_dim}), received "
+                f"{tuple(z.shape)}."
+            )
+        rows = self.likelihood(
+            self.network(tf.reshape(z, (-1, self.latent_dim)))
+        )  # [..., D] -> [N, D]
+        return tf.reshape(
+            rows, tf.concat([tf.shape(z)[:-1], tf.shape(rows)[1:]], 0)
+        )  # [N, ...] -> [..., ...]
+
+    def call(self, z) -> tfd.Distribution:
+        return self.likelihood.distribution(
+            self.parameters(tf.convert_to_tensor(z))
+        )
+
+    def get_config(self):
+        return super().get_config() | {
+            "image_shape": self.image_shape,
+            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "hidden_units": self.hidden_units,
+            "activation": self.activation,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,94 @@
+"""The inference network: image -> q(z|x)."""
+
+import keras
+from tensorflow_probability import distributions as tfd
+
+from vae_tf.config import UserError, choose
+from vae_tf.networks import ENCODER_BODIES
+from vae_tf.posteriors import POSTERIORS
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class Encoder(keras.Model):
+    """q(z|x) with parameters phi: a body that reads the image, and a posterior
+    head.
+
+    In neural-network language, the encoder that maps an image to its
+    (stochastic) code.
+
+    >>> posterior = Encoder(latent_dim=2)(images)     # [B, H, W, C]
+    >>> posterior.batch_shape, posterior.event_shape  # [B], [2]
+
+    Args:
+      latent_dim: D, the dimension of z.
+      posterior: family of q(z|x), a name of `POSTERIORS` or an instance of a
+        head.
+      network: body, a name of `ENCODER_BODIES` or any Keras layer or model `[B,
+        H, W, C] -> [B, F]`.
+      hidden_units: widths of a named body's layers.
+      activation: nonlinearity of a named body.
+
+    Returns:
+      A `tfd.Distribution`, batch `[B]`, event `[D]`.
+
+    Raises:
+      UserError: a name is unknown, or the images differ in shape from those it
+        was built for.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 2,
+        posterior="mean_field",
+        network="mlp",
+        hidden_units=(512, 256),
+        activation="relu",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if type(latent_dim) is not int or latent_dim < 1:
+            raise UserError(
+                "latent_dim: expected an integer >= 1, received "
+                f"{latent_dim!r}."
+            )
+        self.latent_dim = latent_dim
+        self.hidden_units = tuple(hidden_units)
+        self.activation = activation
+        self.network = choose(
+            "network",
+            network,
+            ENCODER_BODIES,
+            hidden_units=self.hidden_units,
+            activation=activation,
+        )
+        self.posterior = choose(
+            "posterior", posterior, POSTERIORS, latent_dim=latent_dim
+        )
+
+    def build(self, input_shape):
+        self.image_shape = tuple(input_shape[1:])
+        self.posterior(
+            self.network(keras.ops.zeros((1, *self.image_shape)))
+        )  # builds parts of any kind
+        super().build(input_shape)
+
+    def call(self, images) -> tfd.Distribution:
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise UserError(
+                f"images: expected shape {('B', *self.image_shape)}, received "
+                f"{tuple(images.shape)}."
+            )
+        return self.posterior(self.network(images))
+
+    def get_config(self):
+        return super().get_config() | {
+            "latent_dim": self.latent_dim,
+            "posterior": keras.saving.serialize_keras_object(self.posterior),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "hidden_units": self.hidden_units,
+            "activation": self.activation,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,204 @@
+"""What a trained model is worth: the ELBO and log p(x), in nats per image, with
+error bars.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_tf import objectives
+from vae_tf.config import UserError
+from vae_tf.vae import VAE
+
+BATCH_SIZE = 128  # images at once
+ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
+
+
+class Estimates(NamedTuple):
+    """Per image, `[B]`, in nats but for the last two."""
+
+    elbo: np.ndarray
+    reconstruction: np.ndarray
+    kl: np.ndarray
+    log_marginal_likelihood: np.ndarray
+    variance: np.ndarray  # of the estimate of log p(x), nats squared
+    effective_sample_size: np.ndarray  # between 1 and K
+
+
+def evaluate(
+    vae: VAE,
+    dataset: tf.data.Dataset,
+    num_importance_samples: int,
+    seed: int,
+    verbose: int = 0,
+):
+    """Averages over a dataset, with their errors.
+
+    Args:
+      vae: a trained model.
+      dataset: batches of images `[B, H, W, C]`.
+      num_importance_samples: K.
+      seed: of the draws of z; the result is a function of it.
+      verbose: 1 shows a progress bar.
+
+    Returns:
+      A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
+        `log_marginal_likelihood`, in nats per
+      image; `standard_error` of log p(x) over images and
+        `monte_carlo_standard_error` of the estimator at
+      this K; `num_importance_samples`; the median `effective_sample_size`;
+        `seed`; `units`.
+    """
+    batches = []
+    bar = keras.utils.Progbar(len(dataset), unit_name="batch", verbose=verbose)
+    for images in dataset:
+        first = sum(len(batch.elbo) for batch in batches)
+        batches.append(
+            estimate(vae, images, num_importance_samples, seed, first)
+        )
+        log_p = np.concatenate(
+            [batch.log_marginal_likelihood for batch in batches]
+        )
+        bar.update(
+            len(batches), [("log p(x)", log_p.mean())] if verbose else None
+        )
+    every = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+    count = len(every.elbo)
+    log_p = every.log_marginal_likelihood
+    return {
+        "num_examples": count,
+        "elbo": float(every.elbo.mean()),
+        "reconstruction": float(every.reconstruction.mean()),
+        "kl": float(every.kl.mean()),
+        "log_marginal_likelihood": float(log_p.mean()),
+        "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
+        if count > 1
+        else math.nan,
+        "monte_carlo_standard_error": float(
+            np.sqrt(every.variance.sum()) / count
+        ),
+        "num_importance_samples": num_importance_samples,
+        "effective_sample_size": float(np.median(every.effective_sample_size)),
+        "seed": seed,
+        "units": "nats per example",
+    }
+
+
+def log_marginal_likelihood(
+    vae: VAE, images, num_samples: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Importance-weighted estimate of log p(x) for each image, `[B]`, in nats;
+    see `estimate`.
+
+    Raises:
+      UserError: `num_samples` is below 1, or the images are not what
+        `VAE.check_images` expects.
+    """
+    return estimate(vae, images, num_samples, seed).log_marginal_likelihood
+
+
+def estimate(
+    vae: VAE, images, num_samples: int, seed: int, first: int = 0
+) -> Estimates:
+    """log p(x) ~ log(1/K sum_k w_k), w_k = p(x, z_k) / q(z_k|x), z_k ~ q(z|x),
+    and the ELBO from the same draws.
+
+    Burda, Grosse and Salakhutdinov 2015, arXiv:1509.00519, equation 8: below
+    log p(x) on average, and consistent. With mean weight m and mean squared
+    weight s over the K draws, the effective sample size is K m^2 / s, and the
+    delta method gives the variance of log m as (s / m^2 - 1) / K = 1 / ESS - 1
+    / K.
+
+    The draws are streamed: memory does not grow with K.
+
+    Args:
+      vae: a trained model.
+      images: x `[B, H, W, C]`.
+      num_samples: K.
+      seed: of the draws.
+      first: number of the first image, which gives the batches of a dataset
+        draws of their own.
+    """
+    if type(num_samples) is not int or num_samples < 1:
+        raise UserError(
+            f"num_samples: expected an integer >= 1, received {num_samples!r}."
+        )
+    images = vae.check_images(images)
+    at_once = min(num_samples, max(1, ROWS_AT_ONCE // images.shape[0]))
+    moments = _compiled(vae)(
+        images, num_samples, at_once, tf.constant([seed, first], tf.int32)
+    )
+    reconstruction, kl, log_sum, log_sum_of_squares = (
+        moment.numpy().astype(np.float64) for moment in moments
+    )
+    effective = np.exp(2 * log_sum - log_sum_of_squares)
+    return Estimates(
+        elbo=reconstruction - kl,
+        reconstruction=reconstruction,
+        kl=kl,
+        log_marginal_likelihood=log_sum - math.log(num_samples),
+        variance=np.maximum(1 / effective - 1 / num_samples, 0),
+        effective_sample_size=effective,
+    )
+
+
+def _compiled(vae: VAE):
+    """`_moments` of this model, compiled once and kept with it."""
+    if "_importance_moments" not in vars(vae):
+        function = tf.function(
+            lambda *args: _moments(vae, *args), jit_compile=True
+        )
+        object.__setattr__(
+            vae, "_importance_moments", function
+        )  # Past Keras, which tracks what it can name.
+    return vae._importance_moments
+
+
+def _moments(
+    vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
+):
+    """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`,
+    from K draws, a few at a time.
+    """
+    batch = images.shape[0]
+    posterior, prior = vae.encoder(images), vae.prior.distribution()
+
+    def add(chunk, reconstruction, kl, log_sum, log_sum_of_squares):
+        chunk_seed = tf.random.experimental.stateless_fold_in(seed, chunk)
+        noise = tf.random.stateless_normal(
+            (at_once, batch, vae.encoder.latent_dim), chunk_seed
+        )
+        z = objectives.reparameterize(posterior, noise)  # [at_once, B, D]
+        log_likelihood = vae.decoder(z).log_prob(images)  # [at_once, B]
+        log_weights = objectives.log_importance_weights(
+            log_likelihood, z, posterior, prior
+        )
+        # The last chunk may reach past K; what lies past it has weight 0.
+        counts = (chunk * at_once + tf.range(at_once) < num_samples)[
+            :, tf.newaxis
+        ]
+        log_weights = tf.where(counts, log_weights, -math.inf)
+        share = tf.reduce_sum(tf.cast(counts, tf.float32)) / num_samples
+        return (
+            chunk + 1,
+            reconstruction
+            + tf.reduce_sum(tf.where(counts, log_likelihood, 0.0), axis=0)
+            / num_samples,
+            kl + share * objectives.kl_divergence(posterior, prior, z),
+            tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
+            tf.reduce_logsumexp(
+                tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0
+            ),
+        )
+
+    none, empty = tf.zeros(batch), tf.fill([batch], -math.inf)
+    chunks = -(-num_samples // at_once)
+    result = tf.while_loop(
+        lambda chunk, *_: chunk < chunks,
+        add,
+        (tf.constant(0), none, none, empty, empty),
+    )
+    return result[1:]

@@ -1,0 +1,274 @@
+"""A run directory: what is written where, and how it is read back."""
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from typing import Any
+
+import keras
+
+import vae_tf
+from vae_tf import evaluation
+from vae_tf.config import Config, UserError, read_run
+from vae_tf.data import Data, load_data
+from vae_tf.decoder import Decoder
+from vae_tf.encoder import Encoder
+from vae_tf.vae import VAE
+
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+BEST_WEIGHTS = "best.weights.h5"
+CHECKPOINTS = "checkpoints"
+LATEST = pathlib.Path("runs/latest")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tensorflow-probability",
+    "tensorflow-datasets",
+    "numpy",
+)
+
+
+@contextlib.contextmanager
+def written_atomically(path: pathlib.Path):
+    """A temporary path beside `path`, moved onto it at the end: a reader sees
+    the old file or the new one.
+    """
+    # The suffix stays, because Keras and NumPy look at it.
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create(config: Config) -> pathlib.Path:
+    """Makes the directory of a new run; raises UserError where it cannot be
+    written.
+    """
+    name = pathlib.Path(
+        config.run_dir
+        or f"runs/{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    run_dir, number = name, 1
+    while (
+        not config.run_dir and run_dir.exists()
+    ):  # Two runs begun in one second.
+        number += 1
+        run_dir = name.with_name(f"{name.name}-{number}")
+    try:
+        (run_dir / CHECKPOINTS).mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            "--run_dir: expected a directory that can be written, received "
+            f"{str(run_dir)!r} ({error.strerror})."
+        ) from None
+    return run_dir
+
+
+def write_config(run_dir: pathlib.Path, config: Config, data: Data) -> None:
+    """Writes `config.json`: every setting, the data as it was, and the versions
+    of what ran.
+    """
+    content = dataclasses.asdict(config) | {
+        "data": data.describe(),
+        "versions": {
+            "vae_tf": vae_tf.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+    with written_atomically(run_dir / CONFIG) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def point_latest_to(run_dir: pathlib.Path) -> None:
+    """Makes `runs/latest` a link to the run, by a rename, so that it always
+    points somewhere.
+    """
+    LATEST.parent.mkdir(exist_ok=True)
+    link = LATEST.with_name(f".latest-{os.getpid()}")
+    link.symlink_to(os.path.relpath(run_dir, LATEST.parent))
+    os.replace(link, LATEST)
+
+
+def best(history: list[dict[str, float]]) -> dict[str, float]:
+    """The row of the epoch with the highest validation ELBO, the first of
+    equals.
+    """
+    return max(history, key=lambda row: row["val_elbo"])
+
+
+def write_metrics(
+    run_dir: pathlib.Path, history: list[dict[str, float]]
+) -> None:
+    """Writes `metrics.csv`, a row per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    with written_atomically(run_dir / METRICS) as path:
+        path.write_text(text.getvalue())
+
+
+def read_metrics(run_dir: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of `metrics.csv`, epochs and steps as integers; none where there
+    is no such file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = run_dir / METRICS
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        return [
+            {
+                name: (int if name in ("epoch", "step") else float)(value)
+                for name, value in row.items()
+            }
+            for row in rows
+        ]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a row of numbers per epoch, received a damaged "
+            f"file ({error})."
+        ) from None
+
+
+def load(path: str | os.PathLike) -> VAE:
+    """The best model of a run directory, or the model in a `.keras` file.
+
+    Raises:
+      UserError: there is no such run or file, or it is damaged.
+    """
+    path = pathlib.Path(path)
+    is_run = path.suffix != ".keras"
+    vae = (
+        build(Config.load(path), tuple(read_run(path)["data"]["image_shape"]))
+        if is_run
+        else None
+    )
+    path = path / BEST_WEIGHTS if is_run else path
+    if not path.is_file():
+        raise UserError(
+            f"{path}: expected a file with a trained model, received none."
+        )
+    try:
+        if not is_run:
+            return keras.saving.load_model(path)
+        vae.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: expected a trained model, received a damaged file "
+            f"({reason})."
+        ) from None
+    return vae
+
+
+def load_data_of(config: Config, data_dir: str | None = None) -> Data:
+    """The data that `config` names, from `data_dir` if its own is elsewhere
+    today.
+    """
+    return load_data(
+        config.dataset,
+        data_dir=data_dir or config.data_dir,
+        likelihood=config.likelihood,
+        binarization=config.binarization,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def build(config: Config, image_shape: tuple[int, int, int]) -> VAE:
+    """The untrained model that `config` describes, for images `[H, W, C]`."""
+    body = {"network": config.network, "activation": config.activation}
+    return VAE(
+        encoder=Encoder(
+            config.latent_dim,
+            posterior=config.posterior,
+            hidden_units=config.hidden_units,
+            **body,
+        ),
+        decoder=Decoder(
+            image_shape,
+            likelihood=config.likelihood,
+            hidden_units=config.hidden_units[::-1],
+            **body,
+        ),
+        prior=config.prior,
+        seed=config.seed,
+    )
+
+
+def evaluate_run(
+    run_dir: str | os.PathLike,
+    split: str = "test",
+    num_importance_samples: int = 1000,
+    num_examples: int | None = None,
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Measures a run's best model on a split, and writes
+    `evaluation-<split>.json` into the run.
+
+    Args:
+      run_dir: a run directory.
+      split: "train", "validation" or "test", binarised once.
+      num_importance_samples: K, draws of z for each image.
+      num_examples: the first so many images; None for all.
+      seed: of the draws.
+      data_dir: TFDS data directory, where it is not that of the run.
+
+    Returns:
+      What was written: that of `evaluation.evaluate`, with what makes it
+        comparable.
+
+    Raises:
+      UserError: there is no such run or split, the run is damaged, or its data
+        is out of reach or has changed.
+    """
+    vae, config = load(run_dir), Config.load(run_dir)
+    data = load_data_of(config, data_dir)
+    recorded = read_run(run_dir)["data"]
+    if data.describe() != recorded:
+        raise UserError(
+            f"--data_dir: expected the data of the run, {recorded['variant']} "
+            f"with {recorded['checksum']}, "
+            f"received {data.describe()['variant']} with "
+            f"{data.describe()['checksum']}."
+        )
+    dataset = data.in_order(split, evaluation.BATCH_SIZE, num_examples)
+    measured = evaluation.evaluate(
+        vae,
+        dataset,
+        num_importance_samples,
+        seed,
+        verbose=int(sys.stdout.isatty()),
+    )
+    result = {
+        "dataset": data.source.variant,
+        "binarization": data.binarization,
+        "dequantization": "none",
+        "split": split,
+        "likelihood": config.likelihood,
+        **measured,
+    }
+    with written_atomically(
+        pathlib.Path(run_dir) / f"evaluation-{split}.json"
+    ) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    return result
