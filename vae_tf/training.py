@@ -64,7 +64,8 @@ def train(config: Config) -> Run:
     )
     vae.optimizer.build(vae.trainable_variables)
     if config.resume:
-        run_dir = pathlib.Path(config.run_dir)
+        # Not the name of a link such as runs/latest, which is made anew.
+        run_dir = pathlib.Path(config.run_dir).resolve()
         if read_run(run_dir)["data"]["checksum"] != data.describe()["checksum"]:
             raise UserError(
                 f"--resume: expected the data of {run_dir}, received "

@@ -288,6 +288,13 @@ class VAE(keras.Model):
             )
         return images
 
+    def save_own_variables(self, store):
+        # Keras saves weights but not where a SeedGenerator stands.
+        store["noise_seeds"] = np.asarray(self.noise_seeds.state)
+
+    def load_own_variables(self, store):
+        self.noise_seeds.state.assign(store["noise_seeds"][()])
+
     def get_config(self):
         return super().get_config() | {
             "encoder": keras.saving.serialize_keras_object(self.encoder),

@@ -134,7 +134,7 @@ def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
 
 
 def _example(spec: tf.TensorSpec, rows: int) -> np.ndarray:
-    """Valid inputs of a spec: seeds, bits or latents, other ones in each row."""
+    """Valid inputs of a spec, other ones in every row."""
     generator = np.random.default_rng(rows)
     return generator.integers(0, 2, (rows, *spec.shape[1:])).astype(
         spec.dtype.as_numpy_dtype

@@ -1,0 +1,35 @@
+"""A model and data small enough for exact answers."""
+
+import keras
+import numpy as np
+
+import vae_tf
+
+IMAGE_SHAPE = (4, 3, 1)
+
+
+def small_vae(latent_dim=2, seed=0, **kwargs):
+    """A VAE of 4x3 images with random weights, large enough to matter."""
+    keras.utils.set_random_seed(seed)
+    vae = vae_tf.VAE(
+        encoder=vae_tf.Encoder(latent_dim, hidden_units=(8, 5)),
+        decoder=vae_tf.Decoder(IMAGE_SHAPE, hidden_units=(5, 8)),
+        **kwargs,
+    )
+    generator = np.random.default_rng(seed)
+    for variable in vae.trainable_variables:
+        variable.assign(0.4 * generator.standard_normal(variable.shape))
+    return vae
+
+
+def random_bits(count, seed=0):
+    """Binary images [count, 4, 3, 1]."""
+    bits = np.random.default_rng(seed).integers(0, 2, (count, *IMAGE_SHAPE))
+    return bits.astype(np.float32)
+
+
+def grid(limit=7.0, points=281):
+    """Points z [points^2, 2] of a square grid, and the log of a cell's area."""
+    axis = np.linspace(-limit, limit, points, dtype=np.float32)
+    z = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    return z, 2 * np.log(axis[1] - axis[0])

@@ -1,0 +1,88 @@
+import dataclasses
+import json
+import pathlib
+
+import tensorflow as tf
+from absl.testing import parameterized
+
+from vae_tf import config, likelihoods, networks, posteriors, priors
+from vae_tf.config import Config, UserError
+
+
+class ConfigTest(parameterized.TestCase, tf.test.TestCase):
+    def test_choices_are_the_members_of_each_family(self):
+        self.assertEqual(
+            config.LIKELIHOODS,
+            {k: v.support for k, v in likelihoods.LIKELIHOODS.items()},
+        )
+        self.assertSameElements(config.POSTERIORS, posteriors.POSTERIORS)
+        self.assertSameElements(config.PRIORS, priors.PRIORS)
+        self.assertSameElements(config.NETWORKS, networks.ENCODER_BODIES)
+        self.assertSameElements(config.NETWORKS, networks.DECODER_BODIES)
+
+    def test_survives_json(self):
+        before = Config(
+            latent_dim=3, hidden_units=(7,), binarization="static", epochs=2
+        )
+        run_dir = self.write(dataclasses.asdict(before))
+        after = Config.load(run_dir)
+        self.assertEqual(
+            after, dataclasses.replace(before, run_dir=str(run_dir))
+        )
+
+    @parameterized.named_parameters(
+        ("below_minimum", {"latent_dim": 0}, "integer >= 1, received 0"),
+        ("bool_for_int", {"latent_dim": True}, "integer >= 1, received True"),
+        ("float_for_int", {"epochs": 1.5}, "integer >= 1, received 1.5"),
+        ("nan", {"learning_rate": float("nan")}, "finite number > 0.0"),
+        ("at_exclusive_limit", {"learning_rate": 0.0}, "> 0.0, received 0.0"),
+        ("unknown_name", {"likelihood": "poisson"}, "bernoulli, received 'poi"),
+        ("none_for_required", {"optimizer": None}, "adam.*received None"),
+        ("no_layers", {"hidden_units": ()}, r"each >= 1, received \(\)"),
+        ("empty_layer", {"hidden_units": (4, 0)}, r"received \(4, 0\)"),
+        ("too_large", {"seed": 2**31}, "<= 2147483647, received 2147483648"),
+        ("word_for_bool", {"resume": "yes"}, "true or false, received 'yes'"),
+    )
+    def test_refuses(self, values, message):
+        (name,) = values
+        with self.assertRaisesRegex(
+            UserError, f"--{name}: expected .*{message}"
+        ):
+            Config(**values)
+
+    def test_numbers_take_their_field_s_type(self):
+        self.assertIsInstance(Config(learning_rate=1).learning_rate, float)
+        self.assertEqual(Config(hidden_units=[3, 2]).hidden_units, (3, 2))
+
+    def test_choose_takes_names_and_instances(self):
+        family = {"mlp": networks.MLP}
+        chosen = config.choose("network", "mlp", family, hidden_units=(3,))
+        self.assertEqual(chosen.hidden_units, (3,))
+        self.assertIs(config.choose("network", chosen, family), chosen)
+        with self.assertRaisesRegex(
+            UserError, "network: expected one of mlp, "
+        ):
+            config.choose("network", "lstm", family)
+
+    @parameterized.named_parameters(
+        ("missing", None, "--run_dir: expected a run .*No such file"),
+        ("truncated", '{"latent_dim": 2', "received a damaged file"),
+        ("another_json", "[1, 2]", "`data` and `versions`"),
+        (
+            "edited",
+            '{"latent_dim": "two", "data": {}, "versions": {}}',
+            "config.json: --latent_dim: expected an integer",
+        ),
+    )
+    def test_damaged_run(self, text, message):
+        run_dir = pathlib.Path(self.create_tempdir().full_path)
+        if text is not None:
+            (run_dir / "config.json").write_text(text)
+        with self.assertRaisesRegex(UserError, message):
+            Config.load(run_dir)
+
+    def write(self, values):
+        run_dir = pathlib.Path(self.create_tempdir().full_path)
+        values |= {"data": {}, "versions": {}}
+        (run_dir / "config.json").write_text(json.dumps(values))
+        return run_dir

@@ -1,0 +1,206 @@
+import os
+import unittest
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+import vae_tf
+from vae_tf.sources import Source
+
+
+def source(levels=5, count=50, streamed=False):
+    """A source of random grey images [4, 4, 1], split 30/10/10."""
+    generator = np.random.default_rng(levels)
+    images = generator.integers(0, levels, (count, 4, 4, 1)).astype(np.uint8)
+    labels = np.arange(count)
+    rows = {
+        "train": slice(0, 30),
+        "validation": slice(30, 40),
+        "test": slice(40, 50),
+    }
+    images = {split: images[rows[split]] for split in rows}
+    labels = {split: labels[rows[split]] for split in rows}
+    if streamed:
+        as_dataset = tf.data.Dataset.from_tensor_slices
+        images = {split: as_dataset(x) for split, x in images.items()}
+        labels = {split: as_dataset(x) for split, x in labels.items()}
+    return Source("random", "random", levels, images, labels)
+
+
+def stack(dataset):
+    return np.concatenate(list(dataset.as_numpy_iterator()))
+
+
+class DataTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("grey", 5, "none", False), ("binary", 2, "none", True)
+    )
+    def test_values_are_in_the_unit_interval_whatever_the_range(
+        self, levels, binarization, streamed
+    ):
+        data = vae_tf.Data(
+            source(levels, streamed=streamed), binarization, 8, 0
+        )
+        images = stack(data.test)
+        self.assertEqual(images.dtype, np.float32)
+        self.assertEqual((images.min(), images.max()), (0.0, 1.0))
+        raw = source(levels).images["test"]
+        self.assertAllClose(images * (levels - 1), raw)
+
+    @parameterized.named_parameters(("memory", False), ("streamed", True))
+    def test_each_epoch_sees_every_image_once_in_a_new_order(self, streamed):
+        data = vae_tf.Data(source(streamed=streamed), "none", 8, seed=3)
+        epochs = [stack(data.train) for _ in range(2)]
+        stored = stack(data.in_order("train"))
+        self.assertNotAllEqual(epochs[0], epochs[1])
+        for images in epochs:
+            self.assertEqual(
+                sorted(x.tobytes() for x in images),
+                sorted(x.tobytes() for x in stored),
+            )
+        self.assertLen(data.train, 4)
+        self.assertEqual([len(x) for x in data.train], [8, 8, 8, 6])
+
+    @parameterized.named_parameters(("memory", False), ("streamed", True))
+    def test_an_epoch_is_a_function_of_seed_and_number(self, streamed):
+        data = vae_tf.Data(source(streamed=streamed), "dynamic", 8, seed=3)
+        epochs = [stack(data.train) for _ in range(3)]
+        again = vae_tf.Data(source(streamed=streamed), "dynamic", 8, seed=3)
+        again.start_epoch(2)
+        self.assertAllEqual(stack(again.train), epochs[2])
+        other = vae_tf.Data(source(streamed=streamed), "dynamic", 8, seed=4)
+        self.assertNotAllEqual(stack(other.train), epochs[0])
+
+    def test_evaluation_bits_are_drawn_once_and_for_all(self):
+        bits = [
+            stack(vae_tf.Data(source(streamed=s), b, size, seed).test)
+            for s, b, size, seed in [
+                (False, "dynamic", 8, 0),
+                (False, "static", 3, 1),
+                (True, "dynamic", 4, 2),
+            ]
+        ]
+        self.assertAllInSet(bits[0], [0.0, 1.0])
+        self.assertAllEqual(bits[0], bits[1])
+        self.assertAllEqual(bits[0], bits[2])
+        # Written down once: another machine, NumPy or year must agree.
+        self.assertEqual(bits[0].astype(int).ravel()[:16].tolist(), FIRST_BITS)
+
+    def test_splits_have_noise_of_their_own(self):
+        grey = np.full((10, 4, 4, 1), 2, np.uint8)
+        images = dict.fromkeys(("train", "validation", "test"), grey)
+        labels = dict.fromkeys(images)
+        data = vae_tf.Data(Source("x", "x", 5, images, labels), "dynamic", 5, 0)
+        self.assertNotAllEqual(stack(data.validation), stack(data.test))
+
+    @parameterized.named_parameters(
+        ("once", lambda data: data.in_order("train")),
+        ("dynamic", lambda data: data.train),
+    )
+    def test_bits_have_the_grey_level_as_their_mean(self, read):
+        grey = np.full((2000, 4, 4, 1), 3, np.uint8)
+        images = {"train": grey, "validation": grey[:1], "test": grey[:1]}
+        labels = dict.fromkeys(images)
+        data = vae_tf.Data(
+            Source("x", "x", 11, images, labels), "dynamic", 64, 0
+        )
+        bits = stack(read(data))
+        error = 5 * np.sqrt(0.3 * 0.7 / bits.size)
+        self.assertAllClose(bits.mean(), 0.3, atol=error)
+        # White stays white and black stays black.
+        for level, expected in ((0, 0.0), (10, 1.0)):
+            images["train"] = np.full((100, 4, 4, 1), level, np.uint8)
+            data = vae_tf.Data(
+                Source("x", "x", 11, images, labels), "dynamic", 64, 0
+            )
+            self.assertAllInSet(stack(read(data)), [expected])
+
+    @parameterized.named_parameters(("memory", False), ("streamed", True))
+    def test_static_training_bits_are_the_same_every_epoch(self, streamed):
+        data = vae_tf.Data(source(streamed=streamed), "static", 8, 0)
+        epochs = [
+            sorted(x.tobytes() for x in stack(data.train)) for _ in range(2)
+        ]
+        self.assertEqual(epochs[0], epochs[1])
+        stored = sorted(x.tobytes() for x in stack(data.in_order("train")))
+        self.assertEqual(epochs[0], stored)
+
+    def test_threshold_is_half(self):
+        data = vae_tf.Data(source(5), "threshold", 8, 0)
+        raw = source(5).images["test"]
+        self.assertAllEqual(stack(data.test), (raw / 4 >= 0.5) * 1.0)
+
+    @parameterized.named_parameters(("memory", False), ("streamed", True))
+    def test_labels_stand_beside_the_images(self, streamed):
+        data = vae_tf.Data(source(streamed=streamed), "none", 4, 0)
+        self.assertAllEqual(data.labels("test"), np.arange(40, 50))
+        self.assertAllClose(
+            stack(data.test) * 4, source().images["test"].astype(np.float32)
+        )
+
+    def test_limit(self):
+        data = vae_tf.Data(source(), "dynamic", 8, 0)
+        every = stack(data.test)
+        self.assertAllEqual(stack(data.in_order("test", 3, 5)), every[:5])
+
+    def test_unset_binarization_is_what_the_likelihood_needs(self):
+        data = vae_tf.load_data("digits")
+        self.assertEqual(data.binarization, "dynamic")
+        self.assertAllInSet(stack(data.train), [0.0, 1.0])
+        self.assertEqual(data.image_shape, (8, 8, 1))
+
+    def test_a_bernoulli_likelihood_refuses_grey_images(self):
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "17 grey levels of digits.*continuous Bernoulli"
+        ):
+            vae_tf.load_data("digits", binarization="none")
+
+    @parameterized.named_parameters(
+        ("likelihood", {"likelihood": "cauchy"}, "likelihood: expected one of"),
+        ("binarization", {"binarization": "dither"}, "binarization: expected"),
+    )
+    def test_refuses(self, arguments, message):
+        with self.assertRaisesRegex(vae_tf.UserError, message):
+            vae_tf.load_data("digits", **arguments)
+
+    def test_the_description_tells_data_apart(self):
+        one, same = (vae_tf.Data(source(), "none", n, n) for n in (8, 4))
+        self.assertEqual(one.describe(), same.describe())
+        other = source()
+        other.images["test"][0, 0, 0, 0] ^= 1
+        changed = vae_tf.Data(other, "none", 8, 0).describe()
+        self.assertNotEqual(one.describe()["checksum"], changed["checksum"])
+
+
+@unittest.skipUnless(
+    os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
+    "needs TFDS_DATA_DIR with mnist and binarized_mnist prepared",
+)
+class RealDataTest(tf.test.TestCase):
+    def test_mnist(self):
+        data = vae_tf.load_data("mnist")
+        self.assertEqual(
+            data.num_examples,
+            {"train": 54_000, "validation": 6_000, "test": 10_000},
+        )
+        self.assertEqual(data.describe()["levels"], 256)
+        self.assertLen(data.labels("test"), 10_000)
+        # Classes 0 to 9 in their known numbers, with ink as is known of them.
+        counts = np.bincount(data.labels("test"))
+        self.assertEqual(counts[:3].tolist(), [980, 1135, 1032])
+        self.assertAllClose(stack(data.test).mean(), 0.1325, atol=0.001)
+
+    def test_binarized_mnist(self):
+        data = vae_tf.load_data("binarized_mnist")
+        self.assertEqual(data.describe()["levels"], 2)
+        self.assertEqual(data.binarization, "none")
+        self.assertEqual(
+            data.num_examples,
+            {"train": 50_000, "validation": 10_000, "test": 10_000},
+        )
+        self.assertIsNone(data.labels("test"))
+        self.assertAllInSet(stack(data.in_order("test", 500, 500)), [0.0, 1.0])
+
+
+FIRST_BITS = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 1, 0, 1, 1]

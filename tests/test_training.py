@@ -1,0 +1,202 @@
+import dataclasses
+import os
+import pathlib
+from unittest import mock
+
+import tensorflow as tf
+from absl.testing import parameterized
+
+import vae_tf
+from vae_tf import callbacks, runs, training
+
+# Compiling a small step with XLA takes longer than running it.
+CONFIG = vae_tf.Config(
+    dataset="digits", epochs=3, hidden_units=(16, 8), jit_compile=False
+)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nobody catches it."""
+
+
+class TrainingTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.create_tempdir().full_path)
+
+    def train(self, **changes):
+        return vae_tf.train(dataclasses.replace(CONFIG, **changes))
+
+    def rows(self, run_dir):
+        """metrics.csv without the one column that may differ."""
+        rows = runs.read_metrics(pathlib.Path(run_dir))
+        return [
+            {k: v for k, v in row.items() if k != "seconds"} for row in rows
+        ]
+
+    def test_writes_a_run_directory(self):
+        run = self.train(run_dir="a")
+        self.assertContainsSubset(
+            ["best.weights.h5", "checkpoints", "config.json", "metrics.csv"],
+            os.listdir("a"),
+        )
+        self.assertEmpty([n for n in os.listdir("a") if n.startswith(".")])
+        self.assertLen(run.history, 3)
+        self.assertEqual(
+            list(run.history[0]),
+            [
+                "epoch",
+                "step",
+                "seconds",
+                "elbo",
+                "reconstruction",
+                "kl",
+                "val_elbo",
+                "val_reconstruction",
+                "val_kl",
+            ],
+        )
+        for row in run.history:
+            self.assertAllClose(
+                row["elbo"], row["reconstruction"] - row["kl"], 1e-5
+            )
+        self.assertGreater(
+            run.history[-1]["val_elbo"], run.history[0]["val_elbo"]
+        )
+        self.assertEqual(run.history[-1]["step"], 3 * 12)
+
+    def test_the_same_seed_gives_the_same_metrics(self):
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            self.train(run_dir=name, seed=seed, jit_compile=None)
+        self.assertEqual(self.rows("a"), self.rows("b"))
+        self.assertNotEqual(self.rows("a"), self.rows("c"))
+
+    @parameterized.named_parameters(
+        ("before_the_checkpoint", "save_checkpoint"),
+        ("between_the_files", "best"),
+        ("before_the_metrics", "write_metrics"),
+    )
+    def test_a_resumed_run_ends_like_an_uninterrupted_one(self, killed_in):
+        whole = self.train(run_dir="whole")
+        calls = []
+
+        def kill(*args):
+            calls.append(args)
+            if len(calls) > 1:
+                raise Killed
+            return original(*args)
+
+        original = getattr(callbacks, killed_in)
+        with (
+            mock.patch.object(callbacks, killed_in, kill),
+            self.assertRaises(Killed),
+        ):
+            self.train(run_dir="cut")
+        resumed = self.train(run_dir="cut", resume=True)
+        self.assertEqual(self.rows("cut"), self.rows("whole"))
+        for ours, theirs in zip(
+            resumed.vae.get_weights(), whole.vae.get_weights()
+        ):
+            self.assertAllEqual(ours, theirs)
+
+    def test_a_run_killed_in_its_first_epoch_is_resumed(self):
+        self.train(run_dir="whole")
+        with (
+            mock.patch.object(callbacks, "write_metrics", side_effect=Killed),
+            self.assertRaises(Killed),
+        ):
+            self.train(run_dir="cut")
+        self.train(run_dir="cut", resume=True)
+        self.assertEqual(self.rows("cut"), self.rows("whole"))
+
+    def test_a_finished_run_is_extended(self):
+        constant = {"lr_schedule": "constant"}
+        self.train(run_dir="whole", epochs=4, **constant)
+        self.train(run_dir="cut", epochs=2, **constant)
+        self.train(run_dir="cut", epochs=4, resume=True, **constant)
+        self.assertEqual(self.rows("cut"), self.rows("whole"))
+        self.assertEqual(vae_tf.Config.load("cut").epochs, 4)
+
+    def test_early_stopping_also_stops_a_resumed_run(self):
+        options = {
+            "early_stopping_patience": 1,
+            "epochs": 30,
+            "learning_rate": 0.3,
+            "lr_schedule": "constant",
+        }
+        run = self.train(run_dir="a", **options)
+        self.assertLess(len(run.history), 30)
+        top = runs.best(run.history)
+        self.assertEqual(run.history[-1]["epoch"], top["epoch"] + 1)
+        again = self.train(run_dir="a", resume=True, **options)
+        self.assertEqual(again.history, run.history)
+
+    def test_says_what_comes_next(self):
+        with mock.patch("builtins.print") as printed:
+            self.train(run_dir="a")
+        line = printed.call_args.args[0]
+        self.assertRegex(
+            line, r"Best validation ELBO -\d+\.\d\d nats .* in a\."
+        )
+        self.assertIn("python evaluate.py --run_dir a", line)
+        self.assertIn("python export.py --run_dir a", line)
+
+    def test_a_fresh_directory_is_the_default(self):
+        run = self.train()
+        self.assertStartsWith(str(run.run_dir), "runs/digits-")
+        self.assertEqual(runs.LATEST.resolve(), run.run_dir.resolve())
+
+    @parameterized.named_parameters(
+        ("latent_dim", {"latent_dim": 5}, "--latent_dim: expected 2, .* 5"),
+        (
+            "network",
+            {"hidden_units": (4,)},
+            r"--hidden_units: expected \(16, 8",
+        ),
+        ("seed", {"seed": 7}, "--seed: expected 0, .* received 7"),
+    )
+    def test_resume_refuses_a_changed_model(self, change, message):
+        self.train(run_dir="a", epochs=1)
+        before = self.rows("a")
+        with self.assertRaisesRegex(vae_tf.UserError, message):
+            self.train(run_dir="a", resume=True, **change)
+        self.assertEqual(self.rows("a"), before)
+
+    def test_refuses_a_run_directory_in_use(self):
+        os.mkdir("a")
+        pathlib.Path("a/precious").write_text("keep")
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "--run_dir: expected a new or empty .* 'a'"
+        ):
+            self.train(run_dir="a")
+        self.assertEqual(os.listdir("a"), ["precious"])
+
+    def test_refuses_a_run_directory_that_cannot_be_made(self):
+        pathlib.Path("file").write_text("")
+        with self.assertRaisesRegex(vae_tf.UserError, "can be written.*file/a"):
+            self.train(run_dir="file/a")
+
+    def test_resume_refuses_what_is_not_a_run(self):
+        for run_dir, message in (
+            (None, "--resume: expected --run_dir"),
+            ("missing", "--run_dir: expected a run .* 'missing'"),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                self.train(run_dir=run_dir, resume=True)
+        self.assertEqual(os.listdir("."), [])
+
+    def test_schedules(self):
+        for schedule, end in (
+            ("constant", 1.0),
+            ("cosine", 0.0),
+            ("exponential", 0.01),
+        ):
+            config = dataclasses.replace(
+                CONFIG, lr_schedule=schedule, learning_rate=0.5
+            )
+            optimizer = training._optimizer(config, 10)
+            self.assertAllClose(optimizer.learning_rate, 0.5)
+            optimizer.build([tf.Variable(1.0)])
+            optimizer.iterations.assign(30)
+            self.assertAllClose(optimizer.learning_rate, 0.5 * end, 1e-5)

@@ -1,0 +1,369 @@
+import subprocess
+import sys
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from small import IMAGE_SHAPE, random_bits, small_vae
+from tensorflow_probability import distributions as tfd
+
+import vae_tf
+from vae_tf import vae as vae_module
+
+
+class Categorical(keras.layers.Layer):
+    """A posterior head that cannot be reparameterised."""
+
+    def call(self, features):
+        return tfd.OneHotCategorical(logits=features[:, :2])
+
+
+def compiled(vae=None, optimizer=None, **kwargs):
+    vae = vae or small_vae()
+    vae.compile(optimizer=optimizer or keras.optimizers.Adam(1e-2), **kwargs)
+    return vae
+
+
+class ModelTest(parameterized.TestCase, tf.test.TestCase):
+    def test_elbo_is_per_example(self):
+        vae, images = small_vae(), random_bits(6)
+        noise = tf.random.stateless_normal((2, 6, 2), seed=[0, 1])
+        terms = vae.elbo_terms(images, noise)
+        for term in terms:
+            self.assertEqual(term.shape, (6,))
+        self.assertAllClose(terms.elbo, terms.reconstruction - terms.kl)
+        for row in range(6):
+            only = slice(row, row + 1)
+            alone = vae.elbo_terms(images[only], noise[:, only]).elbo
+            self.assertAllClose(alone, terms.elbo[only], 1e-5, 1e-5)
+
+    def test_latent_draws_follow_the_seed(self):
+        vae, images = small_vae(), random_bits(3)
+        self.assertAllEqual(vae.elbo(images, seed=1), vae.elbo(images, seed=1))
+        self.assertNotAllClose(
+            vae.elbo(images, seed=1), vae.elbo(images, seed=2)
+        )
+
+    def test_more_samples_give_the_same_elbo_with_less_noise(self):
+        vae, images = small_vae(), random_bits(1)
+        one = [vae.elbo(images, seed)[0] for seed in range(200)]
+        many = [vae.elbo(images, seed, 100)[0] for seed in range(20)]
+        self.assertAllClose(
+            np.mean(one), np.mean(many), atol=4 * np.std(one) / 200**0.5
+        )
+        self.assertLess(np.std(many), np.std(one) / 4)
+
+    def test_log_joint_is_likelihood_times_prior(self):
+        vae, images = small_vae(), random_bits(4)
+        z = tf.random.stateless_normal((3, 4, 2), seed=[0, 1])
+        expected = vae.decoder(z).log_prob(images) + tf.reduce_sum(
+            tfd.Normal(0.0, 1.0).log_prob(z), -1
+        )
+        self.assertAllClose(vae.log_joint(images, z), expected, 1e-5, 1e-5)
+
+    def test_samples_are_ancestral(self):
+        vae = small_vae()
+        draws = vae.sample(4000, seed=1)
+        self.assertEqual(draws.shape, (4000, *IMAGE_SHAPE))
+        self.assertAllInSet(draws, [0.0, 1.0])
+        self.assertAllEqual(draws, vae.sample(4000, seed=1))
+        z = tf.random.stateless_normal((4000, 2), seed=[5, 6])
+        expected = tf.reduce_mean(vae.decoder(z).mean(), 0)
+        self.assertAllClose(tf.reduce_mean(draws, 0), expected, atol=0.05)
+
+    def test_reconstruction_is_the_mean_at_the_mean(self):
+        vae, images = small_vae(), random_bits(5)
+        expected = vae.decoder(vae.encoder(images).mean()).mean()
+        self.assertAllClose(vae.reconstruct(images), expected)
+        self.assertAllClose(vae.predict(images, verbose=0), expected, 1e-5)
+
+    def test_symbolic_calls(self):
+        vae = small_vae()
+        inputs = keras.Input(IMAGE_SHAPE)
+        functional = keras.Model(inputs, vae(inputs))
+        images = random_bits(2)
+        self.assertAllClose(functional(images), vae(images))
+
+    def test_phi_and_theta_are_disjoint_and_make_up_the_whole(self):
+        vae = small_vae()
+        phi = {id(v) for v in vae.inference_variables}
+        theta = {id(v) for v in vae.generative_variables}
+        self.assertEmpty(phi & theta)
+        self.assertEqual(phi | theta, {id(v) for v in vae.trainable_variables})
+        self.assertLen(phi, 6)
+        self.assertLen(theta, 6)
+
+    def test_gradient_of_the_elbo_agrees_with_finite_differences(self):
+        vae, images = small_vae(), random_bits(3)
+        noise = tf.random.stateless_normal((1, 3, 2), seed=[0, 1])
+
+        def elbo():
+            return tf.reduce_mean(vae.elbo_terms(images, noise).elbo)
+
+        with tf.GradientTape() as tape:
+            value = elbo()
+        gradients = tape.gradient(value, vae.trainable_variables)
+        generator = np.random.default_rng(0)
+        for variable, gradient in zip(vae.trainable_variables, gradients):
+            before = variable.numpy()
+            direction = generator.standard_normal(before.shape)
+            direction = (direction / np.linalg.norm(direction)).astype("f4")
+            ends = []
+            for sign in (1, -1):
+                variable.assign(before + sign * 3e-3 * direction)
+                ends.append(float(elbo()))
+            variable.assign(before)
+            slope = (ends[0] - ends[1]) / 6e-3
+            self.assertAllClose(
+                tf.reduce_sum(gradient * direction), slope, 0.02, 0.02
+            )
+
+    def test_gradient_agrees_with_the_score_function(self):
+        # d/dloc E_q[f(z)] = E_q[f(z) d log q(z) / dloc], without paths.
+        vae, images = small_vae(), random_bits(1)
+        loc = tf.Variable(vae.encoder(images).mean())
+        scale = vae.encoder(images).stddev()
+        noise = tf.random.stateless_normal((100_000, 1, 2), seed=[0, 1])
+        with tf.GradientTape() as path:
+            z = loc + scale * noise
+            f = vae.decoder(z).log_prob(images)
+            mean = tf.reduce_mean(f)
+        with tf.GradientTape() as score:
+            q = tfd.MultivariateNormalDiag(loc, scale)
+            log_q = q.log_prob(tf.stop_gradient(z))
+            surrogate = tf.reduce_mean(log_q * tf.stop_gradient(f - mean))
+        draws = (f - mean)[..., tf.newaxis] * (z - loc) / scale**2
+        error = 5 * np.std(draws, axis=0).max() / 100_000**0.5
+        self.assertLess(error, 0.2)
+        self.assertAllClose(
+            path.gradient(mean, loc),
+            score.gradient(surrogate, loc),
+            atol=error,
+        )
+
+    def test_a_wide_latent_is_no_bottleneck(self):
+        with self.assertWarnsRegex(
+            UserWarning, "12 is no bottleneck .* 12 pix"
+        ):
+            small_vae(latent_dim=12)
+
+    def test_refuses_a_posterior_that_is_not_reparameterised(self):
+        encoder = vae_tf.Encoder(2, posterior=Categorical())
+        with self.assertRaisesRegex(
+            vae_tf.UserError,
+            "reparameterised .* received tfd.OneHotCategorical",
+        ):
+            vae_tf.VAE(encoder, vae_tf.Decoder(IMAGE_SHAPE))
+
+    def test_refuses_parts_that_do_not_fit(self):
+        encoder = vae_tf.Encoder(2)
+        encoder(tf.zeros((1, 5, 5, 1)))
+        with self.assertRaisesRegex(vae_tf.UserError, r"\(5, 5, 1\), received"):
+            vae_tf.VAE(encoder, vae_tf.Decoder(IMAGE_SHAPE))
+        with self.assertRaisesRegex(vae_tf.UserError, "prior: expected one of"):
+            vae_tf.VAE(
+                vae_tf.Encoder(2), vae_tf.Decoder(IMAGE_SHAPE), prior="cauchy"
+            )
+
+
+class TrainingTest(parameterized.TestCase, tf.test.TestCase):
+    def test_fit_minimizes_the_negative_elbo(self):
+        vae, images = compiled(run_eagerly=True), random_bits(8)
+        calls = []
+
+        def spy(loss, optimizer, variables, tape):
+            calls.append((float(loss), optimizer, len(variables)))
+            minimize(loss, optimizer, variables, tape)
+
+        minimize = vae_module.minimize
+        with mock.patch.object(vae_module, "minimize", spy):
+            logs = vae.fit(images, batch_size=8, verbose=0).history
+        ((loss, optimizer, count),) = calls
+        self.assertAllClose(loss, -logs["elbo"][0], 1e-6)
+        self.assertIs(optimizer, vae.optimizer)
+        self.assertEqual(count, len(vae.trainable_variables))
+
+    def test_one_step_of_gradient_descent(self):
+        # theta <- theta - rho * d(-ELBO)/d(theta), for phi and theta alike.
+        rho, images = 0.1, random_bits(4)
+        vae = compiled(optimizer=keras.optimizers.SGD(rho))
+        state = vae.noise_seeds.state.numpy()
+        seed = vae.noise_seeds.next()
+        vae.noise_seeds.state.assign(state)
+        noise = tf.random.stateless_normal((1, 4, 2), tf.cast(seed, tf.int32))
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(vae.elbo_terms(images, noise).elbo)
+        gradients = tape.gradient(loss, vae.trainable_variables)
+        before = [v.numpy() for v in vae.trainable_variables]
+        vae.fit(images, batch_size=4, shuffle=False, verbose=0)
+        for variable, old, gradient in zip(
+            vae.trainable_variables, before, gradients
+        ):
+            self.assertNotAllClose(variable, old)
+            self.assertAllClose(variable, old - rho * gradient, 1e-5, 1e-6)
+
+    @parameterized.named_parameters(("plain", False), ("jit", True))
+    def test_training_raises_the_elbo_and_the_reconstruction(self, jit_compile):
+        images = np.repeat(random_bits(6), 20, 0)
+        keras.utils.set_random_seed(0)
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(2, hidden_units=(16,)),
+            vae_tf.Decoder(IMAGE_SHAPE, hidden_units=(16,)),
+        )
+        vae = compiled(vae, jit_compile=jit_compile)
+        vae.adapt(images)
+        # The best that knows no image from another: the mean image.
+        mean = np.clip(images.mean(0), 1e-3, 1 - 1e-3)
+        baseline = np.mean(
+            np.sum(
+                images * np.log(mean) + (1 - images) * np.log(1 - mean),
+                (1, 2, 3),
+            )
+        )
+        history = vae.fit(
+            images, validation_data=images, epochs=60, verbose=0
+        ).history
+        self.assertGreater(history["elbo"][-1], history["elbo"][0] + 2)
+        self.assertGreater(history["val_reconstruction"][-1], baseline + 1)
+
+    def test_metrics_weigh_a_short_last_batch_right(self):
+        vae, images = compiled(), random_bits(10)
+        measured = vae.evaluate(
+            images, batch_size=8, verbose=0, return_dict=True
+        )
+        self.assertEqual(set(measured), {"elbo", "reconstruction", "kl"})
+        posterior = vae.encoder(images)
+        prior = vae.prior.distribution()
+        kl = tfd.kl_divergence(posterior, prior)
+        self.assertAllClose(measured["kl"], np.mean(kl), 1e-5)
+        self.assertAllClose(
+            measured["elbo"], measured["reconstruction"] - measured["kl"], 1e-5
+        )
+
+    def test_evaluate_gives_the_same_numbers_with_fresh_noise_per_batch(self):
+        vae = compiled()
+        images = np.repeat(random_bits(1), 2, 0)
+        measure = [
+            vae.evaluate(images, batch_size=1, verbose=0, return_dict=True)
+            for _ in range(2)
+        ]
+        self.assertEqual(measure[0], measure[1])
+        first = vae.evaluate(
+            images[:1], batch_size=1, verbose=0, return_dict=True
+        )
+        self.assertNotEqual(measure[0]["elbo"], first["elbo"])
+
+    def test_fit_takes_arrays_datasets_and_labels(self):
+        images, labels = random_bits(8), np.arange(8)
+        as_dataset = tf.data.Dataset.from_tensor_slices
+        results = []
+        for data in (
+            images,
+            as_dataset(images).batch(4),
+            as_dataset((images, labels)).batch(4),
+        ):
+            vae = compiled()
+            options = {"batch_size": 4} if data is images else {}
+            vae.fit(
+                data, validation_data=data, shuffle=False, verbose=0, **options
+            )
+            results.append(vae.elbo(images, seed=1))
+        self.assertAllClose(results[0], results[1])
+        self.assertAllClose(results[0], results[2])
+
+    def test_the_same_seed_trains_the_same_model(self):
+        images = random_bits(16)
+        weights = []
+        for seed in (0, 0, 1):
+            vae = compiled(small_vae(seed=0, **{"name": "vae"}))
+            vae.noise_seeds.state.assign([seed, 0])
+            vae.fit(images, epochs=2, shuffle=False, verbose=0)
+            weights.append(vae.get_weights())
+        for one, same in zip(*weights[:2]):
+            self.assertAllEqual(one, same)
+        self.assertNotAllClose(weights[0][0], weights[2][0])
+
+    def test_adapt_sets_the_bias_from_the_mean_image(self):
+        images = random_bits(50)
+        for data in (
+            images,
+            tf.data.Dataset.from_tensor_slices(images).batch(7),
+            tf.data.Dataset.from_tensor_slices((images, images)).batch(7),
+        ):
+            vae = small_vae()
+            vae.adapt(data)
+            mean = (images.sum(0) + 0.5) / 51
+            bias = tf.reshape(vae.decoder.likelihood.linear.bias, IMAGE_SHAPE)
+            self.assertAllClose(tf.sigmoid(bias), mean, 1e-5)
+
+    @parameterized.named_parameters(
+        (
+            "shape",
+            np.zeros((2, 5, 5, 1)),
+            r"\('B', 4, 3, 1\), .*\(2, 5, 5, 1\)",
+        ),
+        ("flat", np.zeros((2, 12)), r"expected shape .*\(2, 12\)"),
+        ("nan", np.full((2, *IMAGE_SHAPE), np.nan), r"in \[0, 1\].*nan"),
+        ("bytes", np.full((2, *IMAGE_SHAPE), 255), r"from 255.0 to 255.0"),
+        ("negative", np.full((2, *IMAGE_SHAPE), -1.0), r"from -1.0 to -1.0"),
+        ("grey", np.full((2, *IMAGE_SHAPE), 0.5), "continuous Bernoulli"),
+    )
+    def test_bad_images_are_refused_where_they_enter(self, images, message):
+        vae = compiled()
+        dataset = tf.data.Dataset.from_tensor_slices(images).batch(2)
+        before = vae.get_weights()
+        for action in (
+            lambda: vae.fit(images, verbose=0),
+            lambda: vae.fit(dataset, verbose=0),
+            lambda: vae.fit(random_bits(2), validation_data=images, verbose=0),
+            lambda: vae.evaluate(images, verbose=0),
+            lambda: vae.adapt(images),
+            lambda: vae.adapt(dataset),
+            lambda: vae.elbo(images, seed=1),
+            lambda: vae.reconstruct(images),
+            lambda: vae.log_joint(images, tf.zeros((2, 2))),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                action()
+        for old, new in zip(before, vae.get_weights()):
+            self.assertAllEqual(old, new)
+
+    def test_an_empty_dataset_is_refused(self):
+        empty = tf.data.Dataset.from_tensor_slices(random_bits(1)).take(0)
+        with self.assertRaisesRegex(vae_tf.UserError, "empty dataset"):
+            compiled().fit(empty.batch(1), verbose=0)
+
+
+class SavingTest(tf.test.TestCase):
+    def test_round_trip(self):
+        vae, images = compiled(), random_bits(6)
+        vae.fit(images, verbose=0)
+        path = self.create_tempdir().full_path + "/vae.keras"
+        vae.save(path)
+        loaded = keras.saving.load_model(path)
+        self.assertAllEqual(loaded.elbo(images, 1), vae.elbo(images, 1))
+        self.assertAllEqual(loaded.sample(3, 1), vae.sample(3, 1))
+        # Training goes on where it stopped: optimizer and noise came along.
+        for model in (vae, loaded):
+            model.fit(images, shuffle=False, verbose=0)
+        self.assertAllClose(loaded.elbo(images, 1), vae.elbo(images, 1))
+
+    def test_loads_in_a_fresh_process_without_custom_objects(self):
+        vae, images = small_vae(), random_bits(2)
+        path = self.create_tempdir().full_path + "/vae.keras"
+        vae.save(path)
+        code = (
+            "import sys, vae_tf, numpy as np; "
+            "images = np.array(eval(sys.argv[2]), np.float32); "
+            "print(vae_tf.load(sys.argv[1]).reconstruct(images).numpy().sum())"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code, path, str(images.tolist())],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        expected = vae.reconstruct(images).numpy().sum()
+        self.assertAllClose(float(result.stdout), expected, 1e-5)
