@@ -57,9 +57,15 @@ def imports_of_ours(module):
                         inside,
                     ]
                     found |= {name for name in names if name in ORDER}
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{module}: expected absolute imports")
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found |= {alias.name.removeprefix("vae_tf.")} & set(ORDER)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "vae_tf":  # import vae_tf; vae_tf.name
+                found.add(vae_tf._HOMES.get(node.attr, module))
+    found.discard(module)
     return found
 
 

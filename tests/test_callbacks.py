@@ -27,7 +27,10 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
 
     def recorder(self, history=(), patience=0):
         recorder = callbacks.RunRecorder(
-            self.run_dir, lambda epoch: None, list(history), patience
+            self.run_dir,
+            vae_tf.Config(early_stopping_patience=patience, learning_rate=7.0),
+            lambda epoch: None,
+            list(history),
         )
         recorder.set_model(self.vae)
         recorder.on_train_begin()
@@ -56,7 +59,8 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
         recorder = self.recorder()
         recorder.on_epoch_end(0, logs(-9.0))
         with self.assertRaisesRegex(
-            vae_tf.UserError, "--learning_rate: .*received 0.01 at epoch 2.*nan"
+            vae_tf.UserError,
+            "--learning_rate: .*received 7.0, .* epoch 2 ended .*nan",
         ):
             recorder.on_epoch_end(1, logs(float("nan"), float("nan")))
         self.assertLen(runs.read_metrics(self.run_dir), 1)
@@ -97,8 +101,21 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
         content[len(content) // 2] ^= 0xFF  # one flipped byte
         files[-1].write_bytes(content)
         self.assertLen(callbacks.restore(self.run_dir, self.vae), 2)
-        files[0].write_bytes(b"PK")
-        with self.assertRaisesRegex(vae_tf.UserError, "received damaged files"):
+        for content in (b"", b"PK"):
+            files[0].write_bytes(content)
+            with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
+                callbacks.restore(self.run_dir, self.vae)
+
+    def test_refuses_a_run_that_has_lost_what_it_needs(self):
+        recorder = self.recorder()
+        for epoch in range(2):
+            recorder.on_epoch_end(epoch, logs(-9.0 + epoch))
+        (self.run_dir / runs.BEST_WEIGHTS).unlink()
+        with self.assertRaisesRegex(vae_tf.UserError, "best weights, received"):
+            callbacks.restore(self.run_dir, self.vae)
+        for file in (self.run_dir / "checkpoints").iterdir():
+            file.unlink()
+        with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
             callbacks.restore(self.run_dir, self.vae)
 
     def test_a_run_without_a_finished_epoch_begins_anew(self):

@@ -67,10 +67,11 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.named_parameters(
         ("missing", None, "--run_dir: expected a run .*No such file"),
         ("truncated", '{"latent_dim": 2', "received a damaged file"),
-        ("another_json", "[1, 2]", "`data` and `versions`"),
+        ("another_json", "[1, 2]", "under `data`, checksum, image_shape"),
         (
             "edited",
-            '{"latent_dim": "two", "data": {}, "versions": {}}',
+            '{"latent_dim": "two", "data": {"variant": "x", "levels": 2, '
+            '"image_shape": [1, 1, 1], "splits": {}, "checksum": "x"}}',
             "config.json: --latent_dim: expected an integer",
         ),
     )
@@ -83,6 +84,6 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
 
     def write(self, values):
         run_dir = pathlib.Path(self.create_tempdir().full_path)
-        values |= {"data": {}, "versions": {}}
+        values |= {"data": dict.fromkeys(config.DESCRIPTION)}
         (run_dir / "config.json").write_text(json.dumps(values))
         return run_dir

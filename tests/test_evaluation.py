@@ -158,9 +158,17 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
             measured["elbo"], measured["reconstruction"] - measured["kl"]
         )
 
+    def test_an_error_that_one_draw_cannot_show_is_none(self):
+        dataset = tf.data.Dataset.from_tensor_slices(random_bits(1)).batch(1)
+        measured = evaluation.evaluate(small_vae(), dataset, 1, seed=1)
+        self.assertIsNone(measured["standard_error"])
+        self.assertIsNone(measured["monte_carlo_standard_error"])
+
     def test_refuses(self):
         vae = small_vae()
         with self.assertRaisesRegex(vae_tf.UserError, "integer >= 1, .* 0"):
             vae_tf.log_marginal_likelihood(vae, random_bits(2), num_samples=0)
+        with self.assertRaisesRegex(vae_tf.UserError, "received none"):
+            vae_tf.log_marginal_likelihood(vae, random_bits(0))
         with self.assertRaisesRegex(vae_tf.UserError, "expected shape"):
             vae_tf.log_marginal_likelihood(vae, np.zeros((2, 5, 5, 1)))

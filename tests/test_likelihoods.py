@@ -16,6 +16,10 @@ class BernoulliTest(tf.test.TestCase):
         expected = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum((1, 2, 3))
         likelihood = self.head.distribution(logits)
         self.assertAllClose(likelihood.log_prob(x), expected, 1e-5, 1e-5)
+        bits = (x * np.log2(p) + (1 - x) * np.log2(1 - p)).sum((1, 2, 3))
+        self.assertAllClose(
+            likelihood.log_prob(x) / np.log(2), bits, 1e-5, 1e-5
+        )
         self.assertAllClose(likelihood.mean(), p, 1e-5, 1e-5)
 
     def test_probabilities_sum_to_one(self):

@@ -174,6 +174,13 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
                 ).elbo
             )
         self.assertAllClose(tf.concat(parts, 0), every, 1e-5, 1e-5)
+        # Each batch, drawn as often as it has rows, estimates the whole.
+        estimates = [7 / len(part) * tf.reduce_sum(part) for part in parts]
+        self.assertAllClose(
+            4 / 7 * estimates[0] + 3 / 7 * estimates[1],
+            tf.reduce_sum(every),
+            1e-5,
+        )
 
 
 class EvidenceOnAGridTest(tf.test.TestCase):

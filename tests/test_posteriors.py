@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import scipy.stats
 import tensorflow as tf
@@ -38,9 +39,15 @@ class MeanFieldTest(tf.test.TestCase):
         for gradient in tape.gradient(kl, head.trainable_variables):
             self.assertAllInRange(gradient, -1e12, 1e12)
 
-    def test_parameters_are_float32_under_mixed_precision(self):
-        features = tf.ones((2, 4), tf.float16)
-        self.assertEqual(vae_tf.MeanField(2)(features).dtype, tf.float32)
+    def test_distributions_are_float32_under_mixed_precision(self):
+        self.addCleanup(keras.config.set_dtype_policy, "float32")
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        encoder, decoder = vae_tf.Encoder(2), vae_tf.Decoder((4, 4, 1))
+        q = encoder(tf.ones((2, 4, 4, 1)))
+        p = decoder(q.mean())
+        self.assertEqual(encoder.network.compute_dtype, "bfloat16")
+        self.assertEqual(q.dtype, tf.float32)
+        self.assertEqual(p.mean().dtype, tf.float32)
 
     def test_draws_are_a_function_of_parameters_and_noise(self):
         # z = loc + scale * epsilon, so dz/dloc = 1 and dz/dscale = epsilon.

@@ -1,15 +1,18 @@
+import dataclasses
 import json
 import os
 import pathlib
 import shutil
+from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 from small import small_vae
 
 import vae_tf
-from vae_tf import runs
+from vae_tf import data, runs, sources
 from vae_tf.config import read_run
 
 CONFIG = dict(
@@ -42,8 +45,8 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
     def test_load_gives_the_best_model(self):
         vae = vae_tf.load(self.finished)
         vae.compile()
-        data = vae_tf.load_data("digits")
-        measured = vae.evaluate(data.validation, verbose=0, return_dict=True)
+        digits = vae_tf.load_data("digits")
+        measured = vae.evaluate(digits.validation, verbose=0, return_dict=True)
         top = runs.best(runs.read_metrics(self.finished))
         self.assertAllClose(measured["elbo"], top["val_elbo"], 1e-5)
 
@@ -87,6 +90,38 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
             vae_tf.evaluate_run(run_dir, "validation", 2)
         self.assertFalse((run_dir / "evaluation-validation.json").exists())
 
+    def test_evaluate_run_refuses(self):
+        for arguments, message in (
+            ({"split": "dev"}, "--split: expected one of .* received 'dev'"),
+            ({"num_examples": 0}, "--num_examples: expected .* received 0"),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                vae_tf.evaluate_run(self.finished, **arguments)
+        with (
+            mock.patch.object(os, "access", return_value=False),
+            self.assertRaisesRegex(vae_tf.UserError, "that can be written"),
+        ):
+            vae_tf.evaluate_run(self.finished)
+
+    def test_a_streamed_dataset_trains_and_is_measured(self):
+        digits = sources.load_source("digits", None)
+        as_dataset = tf.data.Dataset.from_tensor_slices
+        streamed = dataclasses.replace(
+            digits,
+            images={k: as_dataset(v) for k, v in digits.images.items()},
+            labels={k: as_dataset(v) for k, v in digits.labels.items()},
+        )
+        run_dir = self.create_tempdir().full_path + "/run"
+        os.chdir(self.create_tempdir().full_path)
+        self.addCleanup(os.chdir, self.finished.parent)
+        with mock.patch.object(
+            data, "load_source", lambda name, data_dir: streamed
+        ):
+            run = vae_tf.train(vae_tf.Config(run_dir=run_dir, **CONFIG))
+            result = vae_tf.evaluate_run(run_dir, "validation", 20)
+        self.assertLen(run.history, 2)
+        self.assertEqual(result["num_examples"], 179)
+
     @parameterized.named_parameters(
         ("weights_missing", "best.weights.h5", None, "received none"),
         ("weights_damaged", "best.weights.h5", b"HDF", "a damaged file"),
@@ -112,6 +147,9 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
         path = self.create_tempdir().full_path + "/vae.keras"
         with self.assertRaisesRegex(vae_tf.UserError, "received none"):
             vae_tf.load(path)
+        keras.Sequential([keras.Input((1,))]).save(path)
+        with self.assertRaisesRegex(vae_tf.UserError, "received a Sequential"):
+            vae_tf.load(path)
         pathlib.Path(path).write_bytes(b"PK")
         with self.assertRaisesRegex(vae_tf.UserError, "a damaged file"):
             vae_tf.load(path)
@@ -119,12 +157,13 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
     def test_metrics_survive_writing(self):
         run_dir = pathlib.Path(self.create_tempdir().full_path)
         self.assertEqual(runs.read_metrics(run_dir), [])
-        history = [{"epoch": 1, "step": 9, "seconds": 0.25, "elbo": -1 / 3}]
+        history = [{"epoch": 1, "seconds": 0.25, "val_elbo": -1 / 3}]
         runs.write_metrics(run_dir, history)
         self.assertEqual(runs.read_metrics(run_dir), history)
-        (run_dir / "metrics.csv").write_text("epoch,elbo\n1,lots\n")
-        with self.assertRaisesRegex(vae_tf.UserError, "metrics.csv: expected"):
-            runs.read_metrics(run_dir)
+        for text in ("epoch,elbo\n1,lots\n", "epoch,elbo\n1,2\n"):
+            (run_dir / "metrics.csv").write_text(text)
+            with self.assertRaisesRegex(vae_tf.UserError, "metrics.csv: exp"):
+                runs.read_metrics(run_dir)
 
     def test_a_reader_sees_the_old_file_or_the_new_one(self):
         run_dir = pathlib.Path(self.create_tempdir().full_path)
@@ -147,6 +186,19 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
         config = vae_tf.Config(dataset="digits")
         made = {runs.create(config) for _ in range(3)}
         self.assertLen(made, 3)
+
+    def test_the_link_to_the_newest_run_is_not_worth_a_failure(self):
+        os.chdir(self.create_tempdir().full_path)
+        self.addCleanup(os.chdir, self.finished.parent)
+        pathlib.Path("runs").write_text("a file")
+        with self.assertWarnsRegex(UserWarning, "does not point to a: "):
+            runs.point_latest_to(pathlib.Path("a"))
+        self.assertEqual(os.listdir("."), ["runs"])
+
+    def test_the_link_s_name_is_no_name_for_a_run(self):
+        config = vae_tf.Config(run_dir="runs/latest")
+        with self.assertRaisesRegex(vae_tf.UserError, "a name of its own"):
+            runs.create(config)
 
     def test_best_is_the_first_of_equals(self):
         history = [{"val_elbo": v, "epoch": e} for e, v in enumerate([1, 3, 3])]

@@ -45,6 +45,22 @@ class CheckTest(tf.test.TestCase):
             check.check(self.path, self.cases(self.z))
         self.assertNotEqual(self.run_in_process(self.z).returncode, 0)
 
+    def test_a_draw_at_the_edge_of_its_probability_may_flip(self):
+        self.save(tf.Module(), lambda z: {"image": tf.tile(z, (1, 4))})
+        bits = np.ones((1, 8))
+        bits[0, 0] = 0
+        check.check(self.path, self.cases(bits))
+        bits[0, 1] = 0
+        with self.assertRaisesRegex(AssertionError, "decode/1: image"):
+            check.check(self.path, self.cases(bits))
+
+    def test_refuses_other_signatures(self):
+        self.save(tf.Module(), lambda z: {"image": z})
+        cases = self.cases(self.z)
+        cases |= {k.replace("decode", "encode"): v for k, v in cases.items()}
+        with self.assertRaisesRegex(AssertionError, r"received \['decode'\]"):
+            check.check(self.path, cases)
+
     def test_refuses_other_outputs(self):
         self.save(tf.Module(), lambda z: {"picture": z})
         with self.assertRaisesRegex(AssertionError, r"\['image'\], received"):

@@ -86,6 +86,14 @@ class ExportTest(tf.test.TestCase):
         after = (self.directory / "7/saved_model.pb").read_bytes()
         self.assertEqual(before, after)
 
+    def test_refuses_what_is_no_version(self):
+        for version in (0, "5", True):
+            with self.assertRaisesRegex(
+                vae_tf.UserError, "--version: expected"
+            ):
+                vae_tf.export(small_vae(), self.directory, version)
+        self.assertFalse(self.directory.exists())
+
     def test_a_bundle_that_fails_its_check_is_not_published(self):
         save = export_module._save
 

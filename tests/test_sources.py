@@ -152,10 +152,18 @@ class SourcesTest(tf.test.TestCase):
             sources.load_source("tiny_varying", data_dir)
 
     def test_unknown_dataset(self):
+        for name in ("mnits", "mnist:9.9.9", "no such/thing"):
+            with self.assertRaisesRegex(
+                UserError,
+                f"--dataset: expected a TFDS image .* received '{name}'",
+            ):
+                sources.load_source(name, None)
+
+    def test_too_few_images_to_cut(self):
         with self.assertRaisesRegex(
-            UserError, "--dataset: expected a TFDS image .* received 'mnits'"
+            UserError, "at least 10 images, received 9"
         ):
-            sources.load_source("mnits", None)
+            sources._split_rows({"train": 9})
 
     def test_a_dataset_without_images(self):
         with self.assertRaisesRegex(UserError, "image feature, .* 'titanic'"):

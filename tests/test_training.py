@@ -1,8 +1,11 @@
 import dataclasses
 import os
 import pathlib
+import unittest
 from unittest import mock
 
+import keras
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -76,9 +79,15 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         ("before_the_checkpoint", "save_checkpoint"),
         ("between_the_files", "best"),
         ("before_the_metrics", "write_metrics"),
+        # More steps than one execution takes, and not a multiple of it.
+        ("many_steps", "save_checkpoint", 16),
     )
-    def test_a_resumed_run_ends_like_an_uninterrupted_one(self, killed_in):
-        whole = self.train(run_dir="whole")
+    def test_a_resumed_run_ends_like_an_uninterrupted_one(
+        self, killed_in, batch_size=128
+    ):
+        whole = self.train(run_dir="whole", batch_size=batch_size)
+        steps = -(-1439 // batch_size)
+        self.assertEqual(whole.history[-1]["step"], 3 * steps)
         calls = []
 
         def kill(*args):
@@ -92,8 +101,8 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             mock.patch.object(callbacks, killed_in, kill),
             self.assertRaises(Killed),
         ):
-            self.train(run_dir="cut")
-        resumed = self.train(run_dir="cut", resume=True)
+            self.train(run_dir="cut", batch_size=batch_size)
+        resumed = self.train(run_dir="cut", resume=True, batch_size=batch_size)
         self.assertEqual(self.rows("cut"), self.rows("whole"))
         for ours, theirs in zip(
             resumed.vae.get_weights(), whole.vae.get_weights()
@@ -117,6 +126,8 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.train(run_dir="cut", epochs=4, resume=True, **constant)
         self.assertEqual(self.rows("cut"), self.rows("whole"))
         self.assertEqual(vae_tf.Config.load("cut").epochs, 4)
+        with self.assertRaisesRegex(vae_tf.UserError, "the 4 epochs .* 3"):
+            self.train(run_dir="cut", epochs=3, resume=True, **constant)
 
     def test_early_stopping_also_stops_a_resumed_run(self):
         options = {
@@ -163,11 +174,19 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             self.train(run_dir="a", resume=True, **change)
         self.assertEqual(self.rows("a"), before)
 
+    def test_a_diverged_run_says_so(self):
+        with self.assertRaisesRegex(
+            vae_tf.UserError,
+            r"--learning_rate: .* received 1e\+30, .* epoch 1 ",
+        ):
+            self.train(run_dir="a", learning_rate=1e30)
+        self.assertFalse(os.path.exists("a/best.weights.h5"))
+
     def test_refuses_a_run_directory_in_use(self):
         os.mkdir("a")
         pathlib.Path("a/precious").write_text("keep")
         with self.assertRaisesRegex(
-            vae_tf.UserError, "--run_dir: expected a new or empty .* 'a'"
+            vae_tf.UserError, "--run_dir: expected a new or .* 'a' .*'precious'"
         ):
             self.train(run_dir="a")
         self.assertEqual(os.listdir("a"), ["precious"])
@@ -193,10 +212,39 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             ("exponential", 0.01),
         ):
             config = dataclasses.replace(
-                CONFIG, lr_schedule=schedule, learning_rate=0.5
+                CONFIG, lr_schedule=schedule, learning_rate=0.5, epochs=40
             )
             optimizer = training._optimizer(config, 10)
-            self.assertAllClose(optimizer.learning_rate, 0.5)
-            optimizer.build([tf.Variable(1.0)])
-            optimizer.iterations.assign(30)
+            start = 0.0 if schedule == "cosine" else 0.5  # It warms up.
+            self.assertAllClose(optimizer.learning_rate, start)
+            optimizer.build([keras.Variable(1.0)])
+            optimizer.iterations.assign(400)  # 40 epochs of 10 steps
             self.assertAllClose(optimizer.learning_rate, 0.5 * end, 1e-5)
+
+
+@pytest.mark.slow
+@unittest.skipUnless(
+    os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
+    "needs TFDS_DATA_DIR with mnist and binarized_mnist prepared",
+)
+class RealDataTest(tf.test.TestCase):
+    """The two results that README shows, on the test split."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.create_tempdir().full_path)
+
+    def test_two_dimensional_mnist(self):
+        run = vae_tf.train(vae_tf.Config(latent_dim=2))
+        result = vae_tf.evaluate_run(run.run_dir, num_importance_samples=100)
+        self.assertGreater(result["elbo"], -137)
+
+    def test_static_mnist(self):
+        config = vae_tf.Config(
+            dataset="binarized_mnist", latent_dim=40, epochs=60
+        )
+        run = vae_tf.train(config)
+        result = vae_tf.evaluate_run(run.run_dir)
+        self.assertEqual(result["num_importance_samples"], 1000)
+        self.assertGreater(result["log_marginal_likelihood"], -93.5)

@@ -5,6 +5,7 @@ from unittest import mock
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 from absl.testing import parameterized
 from small import IMAGE_SHAPE, random_bits, small_vae
 from tensorflow_probability import distributions as tfd
@@ -18,6 +19,16 @@ class Categorical(keras.layers.Layer):
 
     def call(self, features):
         return tfd.OneHotCategorical(logits=features[:, :2])
+
+
+class Logistic(keras.layers.Layer):
+    """A reparameterised posterior head whose noise is not normal."""
+
+    def call(self, features):
+        noise = tfd.Independent(tfd.Logistic(tf.zeros((1, 2)), 1.0), 1)
+        return tfd.TransformedDistribution(
+            noise, tfp.bijectors.Shift(features[:, :2])
+        )
 
 
 def compiled(vae=None, optimizer=None, **kwargs):
@@ -150,18 +161,34 @@ class ModelTest(parameterized.TestCase, tf.test.TestCase):
             small_vae(latent_dim=12)
 
     def test_refuses_a_posterior_that_is_not_reparameterised(self):
-        encoder = vae_tf.Encoder(2, posterior=Categorical())
-        with self.assertRaisesRegex(
-            vae_tf.UserError,
-            "reparameterised .* received tfd.OneHotCategorical",
+        for head, name in (
+            (Categorical(), "OneHotCategorical"),
+            (Logistic(), "TransformedDistribution"),
         ):
-            vae_tf.VAE(encoder, vae_tf.Decoder(IMAGE_SHAPE))
+            encoder = vae_tf.Encoder(2, posterior=head)
+            with self.assertRaisesRegex(
+                vae_tf.UserError, f"reparameterised .* received tfd.{name}"
+            ):
+                vae_tf.VAE(encoder, vae_tf.Decoder(IMAGE_SHAPE))
 
     def test_refuses_parts_that_do_not_fit(self):
         encoder = vae_tf.Encoder(2)
         encoder(tf.zeros((1, 5, 5, 1)))
         with self.assertRaisesRegex(vae_tf.UserError, r"\(5, 5, 1\), received"):
             vae_tf.VAE(encoder, vae_tf.Decoder(IMAGE_SHAPE))
+        for parts, message in (
+            (
+                {"prior": vae_tf.StandardNormal(3)},
+                r"prior: .* event shape \(2,\), received \(3,\)",
+            ),
+            (
+                {"decoder": {"likelihood": vae_tf.Bernoulli((1, 1, 1))}},
+                r"likelihood: .*\(4, 3, 1\), received \(1, 1, 1\)",
+            ),
+        ):
+            decoder = vae_tf.Decoder(IMAGE_SHAPE, **parts.pop("decoder", {}))
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                vae_tf.VAE(vae_tf.Encoder(2), decoder, **parts)
         with self.assertRaisesRegex(vae_tf.UserError, "prior: expected one of"):
             vae_tf.VAE(
                 vae_tf.Encoder(2), vae_tf.Decoder(IMAGE_SHAPE), prior="cauchy"
@@ -332,8 +359,54 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_an_empty_dataset_is_refused(self):
         empty = tf.data.Dataset.from_tensor_slices(random_bits(1)).take(0)
-        with self.assertRaisesRegex(vae_tf.UserError, "empty dataset"):
-            compiled().fit(empty.batch(1), verbose=0)
+        for action in (compiled().fit, small_vae().adapt):
+            with self.assertRaisesRegex(vae_tf.UserError, "received none"):
+                action(empty.batch(1))
+
+    def test_a_body_of_the_user_s_trains_in_training_mode(self):
+        norm = keras.layers.BatchNormalization()
+        body = keras.Sequential([keras.layers.Flatten(), norm])
+        vae = compiled(
+            vae_tf.VAE(
+                vae_tf.Encoder(2, network=body), vae_tf.Decoder(IMAGE_SHAPE)
+            )
+        )
+        images = np.ones_like(random_bits(8))
+        vae.evaluate(images, verbose=0)
+        self.assertAllClose(norm.moving_mean, tf.zeros(12))
+        vae.fit(images, verbose=0)
+        self.assertAllGreater(norm.moving_mean, 0.0)
+
+    def test_held_out_images_are_reconstructed_better_than_by_their_mean(self):
+        data = vae_tf.load_data("digits")
+        keras.utils.set_random_seed(0)
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(4, hidden_units=(64,)),
+            vae_tf.Decoder((8, 8, 1), hidden_units=(64,)),
+        )
+        vae.adapt(data.train)
+        vae = compiled(vae, keras.optimizers.Adam(3e-3))
+        mean = vae.decoder.likelihood.distribution(
+            vae.decoder.likelihood.linear.bias.numpy().reshape(8, 8, 1)
+        )
+        held_out = np.concatenate(list(data.validation))
+        baseline = np.mean(mean.log_prob(held_out))
+        vae.fit(data.train, epochs=25, verbose=0)
+        found = vae.evaluate(held_out, verbose=0, return_dict=True)
+        self.assertGreater(found["reconstruction"], baseline + 3)
+        self.assertGreater(found["elbo"], baseline)
+
+    def test_fit_takes_what_only_keras_can_look_into(self):
+        class Batches(keras.utils.PyDataset):
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, number):
+                return (random_bits(4, seed=number),)
+
+        vae = compiled()
+        vae.fit(Batches(), verbose=0)
+        self.assertEqual(int(vae.optimizer.iterations), 3)
 
 
 class SavingTest(tf.test.TestCase):

@@ -6,18 +6,18 @@ import math
 import pathlib
 import re
 import time
-import zipfile
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from vae_tf.config import UserError
+from vae_tf.config import Config, UserError
 from vae_tf.runs import (
     BEST_WEIGHTS,
     CHECKPOINTS,
     METRICS,
     best,
+    load_best,
     read_metrics,
     write_metrics,
     written_atomically,
@@ -35,25 +35,24 @@ class RunRecorder(keras.callbacks.Callback):
     Args:
       run_dir: where `metrics.csv`, `best.weights.h5` and `checkpoints/` are
         written.
+      config: of the run.
       start_epoch: called with the epoch's number before each epoch, such as
         `Data.start_epoch`.
       history: rows of the epochs finished before this call, from `restore`.
-      patience: epochs without a better `val_elbo` after which to stop; 0 for
-        never.
     """
 
     def __init__(
         self,
         run_dir: pathlib.Path,
+        config: Config,
         start_epoch: Callable[[int], None],
         history: list[dict[str, float]],
-        patience: int = 0,
     ):
         super().__init__()
         self.run_dir = run_dir
+        self.config = config
         self.start_epoch = start_epoch
         self.history = list(history)
-        self.patience = patience
 
     def on_train_begin(self, logs=None):
         self._began = time.monotonic() - (
@@ -77,11 +76,10 @@ class RunRecorder(keras.callbacks.Callback):
         if not all(map(math.isfinite, row.values())):
             raise UserError(
                 "--learning_rate: expected a step size at which training "
-                "converges, received "
-                f"{float(self.model.optimizer.learning_rate):.3g} at epoch "
-                f"{epoch + 1}, where the ELBO is "
-                f"{row['elbo']} and its validation {row['val_elbo']}. "
-                f"{self.run_dir} holds the epochs before."
+                f"converges, received {self.config.learning_rate}, with which "
+                f"epoch {row['epoch']} ended at an ELBO of {row['elbo']} "
+                f"(validation: {row['val_elbo']}). The {len(self.history)} "
+                f"epochs before it are in {self.run_dir}."
             )
         self.history.append(row)
         # In this order, a run killed between two writes is resumed from a state
@@ -95,10 +93,11 @@ class RunRecorder(keras.callbacks.Callback):
 
     def out_of_patience(self) -> bool:
         """Whether the last `patience` epochs brought no better `val_elbo`."""
-        return bool(self.patience and self.history) and (
-            self.history[-1]["epoch"] - best(self.history)["epoch"]
-            >= self.patience
-        )
+        patience = self.config.early_stopping_patience
+        if not patience or not self.history:
+            return False
+        waited = self.history[-1]["epoch"] - best(self.history)["epoch"]
+        return waited >= patience
 
 
 def save_checkpoint(
@@ -111,6 +110,7 @@ def save_checkpoint(
         str(number): np.asarray(variable)
         for number, variable in enumerate(_state(model))
     }
+    (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
     with written_atomically(
         run_dir / CHECKPOINTS / f"epoch-{epoch:05d}.npz"
     ) as path:
@@ -129,40 +129,49 @@ def restore(
     as it is.
 
     Raises:
-      UserError: every checkpoint is damaged, or the newest good one belongs to
-        another model.
+      UserError: no checkpoint is good, the newest good one belongs to another
+        model, or the metrics or best weights beside it are missing or damaged.
     """
-    if not _checkpoints(run_dir):
+    history = read_metrics(run_dir)
+    # A run killed in its first epoch may have written its row, and no more.
+    if len(history) <= 1 and not _checkpoints(run_dir):
         return []
+    path, arrays = _newest_good_checkpoint(run_dir)
+    epoch = int(re.search(r"\d+", path.name).group())
+    if len(history) < epoch:
+        raise UserError(
+            f"{run_dir / METRICS}: expected the {epoch} epochs before "
+            f"{path.name}, received {len(history)}."
+        )
+    variables = _state(model)
+    if [array.shape for array in arrays] != [
+        tuple(variable.shape) for variable in variables
+    ]:
+        raise UserError(
+            f"--resume: expected the model of {path}, received one with other "
+            "variables."
+        )
+    load_best(run_dir, model)  # Needed in the end: better missed now.
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return history[:epoch]
+
+
+def _newest_good_checkpoint(
+    run_dir: pathlib.Path,
+) -> tuple[pathlib.Path, list[np.ndarray]]:
     for path in reversed(_checkpoints(run_dir)):
         try:
             with np.load(path) as file:
-                arrays = [
+                return path, [
                     file[str(number)] for number in range(len(file.files))
                 ]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            continue  # Damaged: the one before it will do.
-        variables = _state(model)
-        if [array.shape for array in arrays] != [
-            tuple(variable.shape) for variable in variables
-        ]:
-            raise UserError(
-                f"--resume: expected the model of {path}, received one with "
-                "other variables."
-            )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        epoch = int(re.search(r"\d+", path.name).group())
-        history = read_metrics(run_dir)[:epoch]
-        if len(history) < epoch:
-            raise UserError(
-                f"{run_dir / METRICS}: expected the {epoch} epochs before "
-                f"{path.name}, received {len(history)}."
-            )
-        return history
+        except Exception:
+            # A damaged zip raises nearly anything; the one before it will do.
+            continue
     raise UserError(
         f"{run_dir / CHECKPOINTS}: expected a checkpoint to resume from, "
-        "received damaged files."
+        "received none that is whole."
     )
 
 

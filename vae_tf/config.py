@@ -34,6 +34,10 @@ GREY_VALUES = (
 )
 
 
+# What a run must know of its data, as `Data.describe` gives it.
+DESCRIPTION = {"variant", "levels", "image_shape", "splits", "checksum"}
+
+
 class UserError(ValueError):
     """A user's mistake. The message names the argument, what was expected and
     what was received.
@@ -207,10 +211,11 @@ class Config(Settings):
 
     # Training.
     optimizer: str = setting("adam", "gradient method", choices=OPTIMIZERS)
-    learning_rate: float = setting(1e-3, "step size at the start", above=0.0)
+    learning_rate: float = setting(2e-3, "step size at the start", above=0.0)
     lr_schedule: str = setting(
         "cosine",
-        "course of the step size, down to 0 or not",
+        "course of the step size; cosine rises over the first twentieth of the "
+        "steps, then falls to 0, exponential falls to a hundredth",
         choices=LR_SCHEDULES,
     )
     batch_size: int = setting(128, "images per step", minimum=1)
@@ -228,7 +233,7 @@ class Config(Settings):
         maximum=MAX_SEED,
     )
     jit_compile: bool | None = setting(
-        None, "compile the step with XLA (unset: where it is faster)"
+        None, "compile the step with XLA (unset: yes)"
     )
 
     # Where.
@@ -288,9 +293,10 @@ def read_run(run_dir: str | pathlib.Path) -> dict[str, Any]:
             f"{path}: expected the JSON of a run, received a damaged file "
             f"({error})."
         ) from None
-    if not isinstance(values, dict) or not {"data", "versions"} <= set(values):
+    data = values.get("data") if isinstance(values, dict) else None
+    if not isinstance(data, dict) or not DESCRIPTION <= set(data):
         raise UserError(
-            f"{path}: expected a run's settings, `data` and `versions`, "
-            "received something else."
+            f"{path}: expected a run's settings and, under `data`, "
+            f"{', '.join(sorted(DESCRIPTION))}, received something else."
         )
     return values

@@ -14,13 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import (
-    BINARIZATIONS,
-    GREY_VALUES,
-    LIKELIHOODS,
-    SPLITS,
-    UserError,
-)
+from vae_tf.config import GREY_VALUES, LIKELIHOODS, SPLITS, Config, UserError
 from vae_tf.sources import Source, load_source
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
@@ -56,16 +50,14 @@ def load_data(
       UserError: the dataset is unknown or out of reach, or the likelihood does
         not describe its pixels.
     """
-    if likelihood not in LIKELIHOODS:
-        raise UserError(
-            f"likelihood: expected one of {', '.join(LIKELIHOODS)}, received "
-            f"{likelihood!r}."
-        )
-    if binarization not in (None, *BINARIZATIONS):
-        raise UserError(
-            f"binarization: expected one of {', '.join(BINARIZATIONS)}, "
-            f"received {binarization!r}."
-        )
+    Config(  # checks them
+        dataset=dataset,
+        data_dir=data_dir,
+        likelihood=likelihood,
+        binarization=binarization,
+        batch_size=batch_size,
+        seed=seed,
+    )
     source = load_source(dataset, data_dir)
     if source.levels == 2:
         # Binary already: each of the three would give back the same bits.
@@ -89,7 +81,8 @@ class Data:
     `tf.data.Dataset`s.
 
     `train` comes in a new order at each pass; `validation` and `test` keep the
-    stored one."""
+    stored one.
+    """
 
     source: Source
     binarization: str
@@ -115,13 +108,7 @@ class Data:
     @property
     def num_examples(self) -> dict[str, int]:
         """Images by split."""
-        images = self.source.images
-        return {
-            split: len(images[split])
-            if isinstance(images[split], np.ndarray)
-            else int(images[split].cardinality())
-            for split in SPLITS
-        }
+        return {split: len(self.source.images[split]) for split in SPLITS}
 
     def labels(self, split: str) -> np.ndarray | None:
         """Integer labels [N] of a split's images in their stored order; None
@@ -187,12 +174,13 @@ class Data:
             return draw(0, images)
         shape = (None, *self.image_shape)
         batches = images.batch(self.batch_size).enumerate()
-        return batches.map(
+        bits = batches.map(
             lambda batch, x: tf.ensure_shape(
                 tf.numpy_function(draw, [batch * self.batch_size, x], tf.uint8),
                 shape,
             )
         ).unbatch()
+        return bits.apply(tf.data.experimental.assert_cardinality(len(images)))
 
     def _train(self) -> tf.data.Dataset:
         count = self.num_examples["train"]
@@ -215,6 +203,9 @@ class Data:
                 )
                 batches = batches.map(lambda rows: tf.gather(table, rows))
             else:
+                # The op's seed joins one of its graph, which else would be
+                # whatever `tf.random.set_seed` was last called with.
+                tf.random.set_seed(1)
                 buffer = min(count, SHUFFLE_BUFFER)
                 batches = images.shuffle(
                     buffer, seed=tf.reduce_sum(key * [1_000_003, 1])

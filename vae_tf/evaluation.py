@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from vae_tf import objectives
 from vae_tf.config import UserError
-from vae_tf.vae import VAE
+from vae_tf.vae import NO_IMAGES, VAE
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
@@ -49,9 +49,11 @@ def evaluate(
         `log_marginal_likelihood`, in nats per
       image; `standard_error` of log p(x) over images and
         `monte_carlo_standard_error` of the estimator at
-      this K; `num_importance_samples`; the median `effective_sample_size`;
-        `seed`; `units`.
+      this K, each None where there is but one; `num_importance_samples`; the
+        median `effective_sample_size`; `seed`; `units`.
     """
+    if len(dataset) == 0:
+        raise UserError(NO_IMAGES)
     batches = []
     bar = keras.utils.Progbar(len(dataset), unit_name="batch", verbose=verbose)
     for images in dataset:
@@ -76,10 +78,12 @@ def evaluate(
         "log_marginal_likelihood": float(log_p.mean()),
         "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
         if count > 1
-        else math.nan,
+        else None,
         "monte_carlo_standard_error": float(
             np.sqrt(every.variance.sum()) / count
-        ),
+        )
+        if num_importance_samples > 1
+        else None,
         "num_importance_samples": num_importance_samples,
         "effective_sample_size": float(np.median(every.effective_sample_size)),
         "seed": seed,
@@ -127,6 +131,8 @@ def estimate(
             f"num_samples: expected an integer >= 1, received {num_samples!r}."
         )
     images = vae.check_images(images)
+    if images.shape[0] == 0:
+        raise UserError(NO_IMAGES)
     at_once = min(num_samples, max(1, ROWS_AT_ONCE // images.shape[0]))
     moments = _compiled(vae)(
         images, num_samples, at_once, tf.constant([seed, first], tf.int32)

@@ -27,8 +27,13 @@ class MLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_units = tuple(hidden_units)
         self.activation = activation
+        # He et al. 2015, arXiv:1502.01852: a signal that keeps its size through
+        # the layers, or a deep network prunes latents before it uses them.
         self.hidden = [
-            keras.layers.Dense(units, activation) for units in self.hidden_units
+            keras.layers.Dense(
+                units, activation, kernel_initializer="he_normal"
+            )
+            for units in self.hidden_units
         ]
 
     def build(self, input_shape):

@@ -11,13 +11,15 @@ import pathlib
 import platform
 import sys
 import time
+import warnings
+import zipfile
 from typing import Any
 
 import keras
 
 import vae_tf
 from vae_tf import evaluation
-from vae_tf.config import Config, UserError, read_run
+from vae_tf.config import SPLITS, Config, UserError, read_run
 from vae_tf.data import Data, load_data
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
@@ -53,10 +55,44 @@ def written_atomically(path: pathlib.Path):
         temporary.unlink(missing_ok=True)
 
 
+def require_unused(run_dir: str | None) -> None:
+    """Raises UserError unless a new run can be written to `run_dir`."""
+    try:
+        used = run_dir and os.path.isdir(run_dir) and os.listdir(run_dir)
+    except OSError as error:
+        used = error.strerror
+    if used:
+        raise UserError(
+            "--run_dir: expected a new or empty directory, received "
+            f"{run_dir!r} "
+            f"with {used if isinstance(used, str) else sorted(used)[0]!r} in "
+            "it "
+            "(--resume goes on with a run)."
+        )
+
+
+def require_writable(run_dir: str | os.PathLike) -> None:
+    """Raises UserError unless files can be written into a run."""
+    checkpoints = pathlib.Path(run_dir) / CHECKPOINTS
+    for path in (pathlib.Path(run_dir), checkpoints):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UserError(
+                "--run_dir: expected a directory that can be written, "
+                "received "
+                f"{str(path)!r}."
+            )
+
+
 def create(config: Config) -> pathlib.Path:
     """Makes the directory of a new run; raises UserError where it cannot be
     written.
     """
+    if config.run_dir and pathlib.Path(config.run_dir) == LATEST:
+        raise UserError(
+            "--run_dir: expected a name of its own, received "
+            f"{config.run_dir!r}, "
+            "which points to the newest run."
+        )
     name = pathlib.Path(
         config.run_dir
         or f"runs/{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -95,12 +131,20 @@ def write_config(run_dir: pathlib.Path, config: Config, data: Data) -> None:
 
 def point_latest_to(run_dir: pathlib.Path) -> None:
     """Makes `runs/latest` a link to the run, by a rename, so that it always
-    points somewhere.
+    points somewhere. Warns where that cannot be done: the run can do without.
     """
-    LATEST.parent.mkdir(exist_ok=True)
     link = LATEST.with_name(f".latest-{os.getpid()}")
-    link.symlink_to(os.path.relpath(run_dir, LATEST.parent))
-    os.replace(link, LATEST)
+    try:
+        LATEST.parent.mkdir(exist_ok=True)
+        link.symlink_to(os.path.relpath(run_dir, LATEST.parent))
+        os.replace(link, LATEST)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            link.unlink()
+        warnings.warn(
+            f"{LATEST} does not point to {run_dir}: {error.strerror}.",
+            stacklevel=2,
+        )
 
 
 def best(history: list[dict[str, float]]) -> dict[str, float]:
@@ -131,14 +175,16 @@ def read_metrics(run_dir: pathlib.Path) -> list[dict[str, float]]:
     """
     path = run_dir / METRICS
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text())))
-        return [
+        history = [
             {
                 name: (int if name in ("epoch", "step") else float)(value)
                 for name, value in row.items()
             }
-            for row in rows
+            for row in csv.DictReader(io.StringIO(path.read_text()))
         ]
+        if not all({"epoch", "seconds", "val_elbo"} <= set(r) for r in history):
+            raise ValueError("columns are missing")
+        return history
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:
@@ -155,28 +201,49 @@ def load(path: str | os.PathLike) -> VAE:
       UserError: there is no such run or file, or it is damaged.
     """
     path = pathlib.Path(path)
-    is_run = path.suffix != ".keras"
-    vae = (
-        build(Config.load(path), tuple(read_run(path)["data"]["image_shape"]))
-        if is_run
-        else None
-    )
-    path = path / BEST_WEIGHTS if is_run else path
+    if path.suffix == ".keras":
+        return _load_keras(path)
+    vae = build(Config.load(path), tuple(read_run(path)["data"]["image_shape"]))
+    load_best(path, vae)
+    return vae
+
+
+def load_best(run_dir: pathlib.Path, vae: VAE) -> None:
+    """Sets a model to a run's best weights; raises UserError as `load` does."""
+    path = run_dir / BEST_WEIGHTS
     if not path.is_file():
         raise UserError(
-            f"{path}: expected a file with a trained model, received none."
+            f"{path}: expected a run's best weights, received none."
         )
     try:
-        if not is_run:
-            return keras.saving.load_model(path)
         vae.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"{path}: expected a trained model, received a damaged file "
-            f"({reason})."
+            f"{path}: expected the weights of this run, received a damaged "
+            "file "
+            f"({str(error).strip().splitlines()[0]})."
         ) from None
-    return vae
+
+
+def _load_keras(path: pathlib.Path) -> VAE:
+    if not path.is_file():
+        raise UserError(f"{path}: expected a saved model, received none.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = error
+    if damaged:
+        raise UserError(
+            f"{path}: expected a saved model, received a damaged file "
+            f"({damaged})."
+        )
+    model = keras.saving.load_model(path)
+    if not isinstance(model, VAE):
+        raise UserError(
+            f"{path}: expected a saved VAE, received a {type(model).__name__}."
+        )
+    return model
 
 
 def load_data_of(config: Config, data_dir: str | None = None) -> Data:
@@ -241,7 +308,17 @@ def evaluate_run(
       UserError: there is no such run or split, the run is damaged, or its data
         is out of reach or has changed.
     """
+    if split not in SPLITS:
+        raise UserError(
+            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
+        )
+    if num_examples is not None and num_examples < 1:
+        raise UserError(
+            "--num_examples: expected an integer >= 1, received "
+            f"{num_examples!r}."
+        )
     vae, config = load(run_dir), Config.load(run_dir)
+    require_writable(run_dir)
     data = load_data_of(config, data_dir)
     recorded = read_run(run_dir)["data"]
     if data.describe() != recorded:

@@ -6,6 +6,7 @@ splits in the same order."""
 
 import dataclasses
 import pathlib
+import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -92,6 +93,10 @@ def _split_rows(
         if split not in rows:
             rows[split], order = (pool, np.sort(order[:tenth])), order[tenth:]
     rows["train"] = (pool, np.sort(order))
+    if sizes[pool] < 10:
+        raise UserError(
+            f"--dataset: expected at least 10 images, received {sizes[pool]}."
+        )
     return {split: rows[split] for split in SPLITS}
 
 
@@ -123,7 +128,11 @@ def _tfds(name: str, data_dir: str | None) -> Source:
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except (
+        tfds.core.DatasetNotFoundError,
+        AssertionError,  # another version than there is
+        ValueError,
+    ) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             "--dataset: expected a TFDS image dataset or 'digits', received "
@@ -207,12 +216,16 @@ def _download(builder) -> None:
     """Prepares a dataset. TFDS itself retries for minutes without a network, so
     look at the host first.
     """
+    from tensorflow_datasets.core import download
+
     data_dir = pathlib.Path(builder.data_path).parents[1]
     place = f"prepared in {data_dir} or downloadable"
     for url in list(builder.url_infos)[:1]:
         try:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=REACH_TIMEOUT).close()
+        except urllib.error.HTTPError:
+            pass  # It answered, if not to this: the host is there.
         except OSError as error:
             raise UserError(
                 f"--dataset: expected a dataset {place}, received "
@@ -224,8 +237,10 @@ def _download(builder) -> None:
         builder.download_and_prepare()
     except (
         OSError,
-        AssertionError,
-    ) as error:  # AssertionError: TFDS's word for "download it by hand"
+        AssertionError,  # TFDS's word for "download it by hand"
+        download.download_manager.NonMatchingChecksumError,
+        download.util.DownloadError,
+    ) as error:
         raise UserError(
             f"--dataset: expected a dataset {place}, received {builder.name!r} "
             f"({error})."
@@ -268,7 +283,7 @@ def _rows(
         return stored
     if isinstance(stored, np.ndarray):
         return stored[rows]
-    chosen = np.zeros(int(stored.cardinality()), bool)
+    chosen = np.zeros(len(stored), bool)
     chosen[rows] = True
     mask = tf.constant(chosen)
     kept = (

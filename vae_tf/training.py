@@ -1,8 +1,8 @@
 """Config -> data, model, optimizer, callbacks, fit -> a run directory."""
 
 import dataclasses
-import os
 import pathlib
+import shlex
 import sys
 from typing import NamedTuple
 
@@ -37,23 +37,18 @@ def train(config: Config) -> Run:
         the run directory is in use or cannot be written, or (`resume`) holds no
         run of this configuration. Nothing has been written then.
     """
+    saved = _run_to_resume(config) if config.resume else None
+    if saved:
+        config = _filled_from(saved, config)
+    else:
+        runs.require_unused(config.run_dir)
     keras.utils.set_random_seed(config.seed)
-    if config.resume:
-        config = _resumed(config)
-    elif (
-        config.run_dir
-        and os.path.isdir(config.run_dir)
-        and os.listdir(config.run_dir)
-    ):
-        raise UserError(
-            "--run_dir: expected a new or empty directory, received "
-            f"{config.run_dir!r}, which is not empty "
-            "(--resume goes on with the run in it)."
-        )
     data = runs.load_data_of(config)
     config = dataclasses.replace(
         config, dataset=data.source.name, binarization=data.binarization
     )
+    if saved:
+        _require_unchanged(saved, config, data)
     vae = runs.build(config, data.image_shape)
     steps_per_epoch = len(data.train)
     vae.compile(
@@ -63,47 +58,46 @@ def train(config: Config) -> Run:
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
     )
     vae.optimizer.build(vae.trainable_variables)
-    if config.resume:
-        # Not the name of a link such as runs/latest, which is made anew.
-        run_dir = pathlib.Path(config.run_dir).resolve()
-        if read_run(run_dir)["data"]["checksum"] != data.describe()["checksum"]:
-            raise UserError(
-                f"--resume: expected the data of {run_dir}, received "
-                f"{data.source.variant} that differs."
-            )
-        history = restore(run_dir, vae)
-    else:
-        run_dir, history = runs.create(config), []
+    # Not by the name of a link such as runs/latest, which is made anew.
+    run_dir = pathlib.Path(config.run_dir).resolve() if saved else None
+    history = restore(run_dir, vae) if saved else []
+    if len(history) > config.epochs:
+        raise UserError(
+            f"--epochs: expected at least the {len(history)} epochs that the "
+            f"run has finished, received {config.epochs}."
+        )
     if not history:
         vae.adapt(data.train)
+    run_dir = run_dir or runs.create(config)
     config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
     runs.write_config(run_dir, config, data)
     runs.point_latest_to(run_dir)
 
-    recorder = RunRecorder(
-        run_dir, data.start_epoch, history, config.early_stopping_patience
-    )
+    recorder = RunRecorder(run_dir, config, data.start_epoch, history)
     vae.fit(
         data.train,
         validation_data=data.validation,
         initial_epoch=len(history),
         epochs=len(history) if recorder.out_of_patience() else config.epochs,
         callbacks=[recorder],
-        verbose=1
-        if sys.stdout.isatty()
-        else 2,  # A bar for a person, a line per epoch for a log.
+        # A bar for a person, a line per epoch for a log.
+        verbose=1 if sys.stdout.isatty() else 2,
     )
-    vae.load_weights(run_dir / runs.BEST_WEIGHTS)
-    _report(run_dir, config, data, recorder.history)
+    runs.load_best(run_dir, vae)
+    _report(run_dir, data, recorder.history)
     return Run(run_dir, vae, recorder.history)
 
 
 def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
     steps = config.epochs * steps_per_epoch
+    rise = steps // 20
     rate = config.learning_rate
     schedule = {
         "constant": rate,
-        "cosine": keras.optimizers.schedules.CosineDecay(rate, steps),
+        # A warm-up, because large first steps make latents collapse for good.
+        "cosine": keras.optimizers.schedules.CosineDecay(
+            0.0, steps - rise, warmup_target=rate, warmup_steps=rise
+        ),
         "exponential": keras.optimizers.schedules.ExponentialDecay(
             rate, steps, 0.01
         ),
@@ -116,49 +110,56 @@ def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
     return optimizer(schedule)
 
 
-def _resumed(config: Config) -> Config:
-    """`config` with what it leaves unset taken from the run that it resumes,
-    and nothing else changed.
-    """
+def _run_to_resume(config: Config) -> Config:
     if not config.run_dir:
         raise UserError(
             "--resume: expected --run_dir with the run to go on with, received "
             "none."
         )
     saved = Config.load(config.run_dir)
+    runs.require_writable(config.run_dir)
+    return saved
+
+
+def _filled_from(saved: Config, config: Config) -> Config:
+    """`config` with what it leaves unset taken from the run that it resumes."""
+    unset = {
+        field.name: getattr(saved, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) is None
+    }
+    return dataclasses.replace(config, **unset)
+
+
+def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
+    """Raises UserError where a resumed run would not be the same run."""
     for field in dataclasses.fields(config):
         ours, theirs = getattr(config, field.name), getattr(saved, field.name)
-        if (
-            field.name not in Config.RESUMABLE
-            and ours is not None
-            and ours != theirs
-        ):
+        if field.name not in Config.RESUMABLE and ours != theirs:
             raise UserError(
                 f"--{field.name}: expected {theirs!r}, with which the run in "
-                f"{config.run_dir} began, "
-                f"received {ours!r} with --resume."
+                f"{config.run_dir} began, received {ours!r} with --resume."
             )
-    changes = {name: getattr(config, name) for name in Config.RESUMABLE}
-    return dataclasses.replace(saved, **changes)
+    recorded, found = read_run(config.run_dir)["data"], data.describe()
+    if recorded["checksum"] != found["checksum"]:
+        raise UserError(
+            f"--resume: expected the data of the run, {recorded['variant']} "
+            f"with {recorded['checksum']}, received {found['variant']} with "
+            f"{found['checksum']}."
+        )
 
 
 def _report(
-    run_dir: pathlib.Path,
-    config: Config,
-    data: Data,
-    history: list[dict[str, float]],
+    run_dir: pathlib.Path, data: Data, history: list[dict[str, float]]
 ) -> None:
+    """Prints what was reached, where it lies, and what comes next."""
     top = runs.best(history)
-    bits = (
-        "binary data"
-        if data.source.levels == 2
-        else f"binarization {data.binarization}"
-    )
+    place = shlex.quote(str(run_dir))
     print(
         f"Best validation ELBO {top['val_elbo']:.2f} nats per image at epoch "
-        f"{top['epoch']} of {len(history)} "
-        f"({data.source.variant}, {bits}) after {history[-1]['seconds']:.0f} "
-        f"s, in {run_dir}. "
-        f"Next: python evaluate.py --run_dir {run_dir}; python export.py "
-        f"--run_dir {run_dir}"
+        f"{top['epoch']} of {len(history)} ({data.source.variant}, "
+        f"{data.source.levels} grey levels, binarization {data.binarization}) "
+        f"after {history[-1]['seconds']:.0f} s, in {place}. "
+        f"Next: python evaluate.py --run_dir {place}; "
+        f"python export.py --run_dir {place}"
     )

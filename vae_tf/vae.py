@@ -18,6 +18,7 @@ from vae_tf.priors import PRIORS
 
 # Of the noise in `evaluate` and validation: the same at every epoch.
 EVALUATION_SEED = 7
+NO_IMAGES = "data: expected at least one batch of images, received none."
 
 
 def minimize(
@@ -101,14 +102,7 @@ class VAE(keras.Model):
         if not self.decoder.built:
             self.decoder.build((None, self.encoder.latent_dim))
         self.prior.build(None)
-        posterior = self.encoder(tf.zeros((1, *self.decoder.image_shape)))
-        if not isinstance(posterior, tfd.TransformedDistribution):
-            raise UserError(
-                "posterior: expected a reparameterised q(z|x), a "
-                "tfd.TransformedDistribution of standard-normal "
-                "noise such as tfd.MultivariateNormalDiag, received "
-                f"tfd.{type(posterior).__name__}."
-            )
+        self._check_parts()
         super().build(input_shape)
 
     @property
@@ -136,7 +130,7 @@ class VAE(keras.Model):
         ).elbo
 
     def elbo_terms(
-        self, images: tf.Tensor, noise: tf.Tensor
+        self, images: tf.Tensor, noise: tf.Tensor, training: bool = False
     ) -> objectives.ELBO:
         """ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) and its terms, `[B]`,
         in nats.
@@ -145,19 +139,13 @@ class VAE(keras.Model):
           images: x `[B, H, W, C]`.
           noise: standard-normal epsilon `[K, B, D]`; the same noise gives the
             same bound.
+          training: whether layers such as dropout behave as in training.
         """
-        return objectives.elbo(images, *self.infer(images, noise))
-
-    def infer(self, images: tf.Tensor, noise: tf.Tensor):
-        """z, q(z|x), p(x|z) and p(z) for images `[B, H, W, C]` and noise `[K,
-        B, D]`.
-        """
-        posterior = self.encoder(images)  # q(z|x)
-        z = objectives.reparameterize(
-            posterior, noise
-        )  # z = T(epsilon), [K, B, D]
-        likelihood = self.decoder(z)  # p(x|z)
-        return z, posterior, likelihood, self.prior.distribution()
+        posterior = self.encoder(images, training=training)  # q(z|x)
+        z = objectives.reparameterize(posterior, noise)  # [K, B, D]
+        likelihood = self.decoder(z, training=training)  # p(x|z)
+        prior = self.prior.distribution()  # p(z)
+        return objectives.elbo(images, z, posterior, likelihood, prior)
 
     def log_joint(self, images, z) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z) `[..., B]`, in nats, for z `[...,
@@ -211,13 +199,15 @@ class VAE(keras.Model):
                 self.check_images(images)
             total += np.sum(images, axis=0, dtype=np.float64)
             count += images.shape[0]
+        if count == 0:
+            raise UserError(NO_IMAGES)
         self.decoder.likelihood.adapt(total / count, count)
 
     def train_step(self, data):
         images = _images_of(data)
         noise = self._noise(images, self.noise_seeds.next())
         with tf.GradientTape() as tape:
-            terms = self.elbo_terms(images, noise)
+            terms = self.elbo_terms(images, noise, training=True)
             elbo = tf.reduce_mean(terms.elbo)
             minimize(-elbo, self.optimizer, self.trainable_variables, tape)
         return self._track(terms)
@@ -322,16 +312,46 @@ class VAE(keras.Model):
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def _check_data(self, data) -> None:
-        if data is None:
-            return
         if isinstance(data, tf.data.Dataset):
             data = next(iter(data.take(1)), None)
             if data is None:
+                raise UserError(NO_IMAGES)
+        if isinstance(data, (tuple, list, np.ndarray, tf.Tensor)):
+            # Of anything else, such as a generator, only Keras may take.
+            self.check_images(_images_of(data))
+
+    def _check_parts(self) -> None:
+        """Raises UserError unless the parts are what `elbo_terms` relies on."""
+        latent, image = (self.encoder.latent_dim,), self.decoder.image_shape
+        posterior = self.encoder(tf.zeros((1, *image)))
+        if not (
+            isinstance(posterior, tfd.TransformedDistribution)
+            and posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+            and _is_standard_normal(posterior.distribution, *latent)
+        ):
+            raise UserError(
+                "posterior: expected a reparameterised q(z|x), a "
+                "tfd.TransformedDistribution of standard-normal "
+                "noise such as tfd.MultivariateNormalDiag, received "
+                f"tfd.{type(posterior).__name__}."
+            )
+        for name, found, expected in (
+            ("posterior", posterior, latent),
+            ("prior", self.prior.distribution(), latent),
+            ("likelihood", self.decoder(tf.zeros((1, *latent))), image),
+        ):
+            if tuple(found.event_shape) != expected:
                 raise UserError(
-                    "data: expected at least one batch of images, received an "
-                    "empty dataset."
+                    f"{name}: expected a distribution with event shape "
+                    f"{expected}, received {tuple(found.event_shape)}."
                 )
-        self.check_images(_images_of(data))
+
+
+def _is_standard_normal(base: tfd.Distribution, latent_dim: int) -> bool:
+    """Whether noise from N(0, I) is what a posterior's base draws."""
+    noise = np.linspace(-1.5, 2.0, latent_dim, dtype=np.float32)
+    expected = -0.5 * np.sum(noise**2 + math.log(2 * math.pi))
+    return np.allclose(base.log_prob(noise), expected, 1e-4)
 
 
 def _images_of(data) -> tf.Tensor:

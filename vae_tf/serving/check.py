@@ -33,6 +33,13 @@ def check(bundle: str, cases: dict[str, np.ndarray]) -> None:
         signatures = tf.compat.v1.saved_model.loader.load(
             session, ["serve"], bundle
         ).signature_def
+        served = {key for key in signatures if not key.startswith("__")}
+        wanted = {case.split("/")[0] for case in names}
+        if served != wanted:
+            raise AssertionError(
+                f"expected signatures {sorted(wanted)}, received "
+                f"{sorted(served)}."
+            )
         for case in names:
             signature = signatures[case.split("/")[0]]
             given = {
@@ -56,13 +63,18 @@ def check(bundle: str, cases: dict[str, np.ndarray]) -> None:
                     f"{sorted(got)}."
                 )
             for key, value in got.items():
-                np.testing.assert_allclose(
-                    value,
-                    cases[f"{case}/output/{key}"],
-                    TOLERANCE,
-                    TOLERANCE,
-                    err_msg=f"{case}: {key}",
-                )
+                _compare(case, key, value, cases[f"{case}/output/{key}"])
+
+
+def _compare(case: str, key: str, value: np.ndarray, expected: np.ndarray):
+    close = np.isclose(value, expected, TOLERANCE, TOLERANCE, equal_nan=True)
+    # A bit drawn at the edge of its probability may fall on the other side.
+    is_bits = np.all((expected == 0) | (expected == 1))
+    allowed = 1 + expected.size // 1000 if is_bits else 0
+    if value.shape != expected.shape or np.sum(~close) > allowed:
+        raise AssertionError(
+            f"{case}: {key}: expected {expected}, received {value}."
+        )
 
 
 if __name__ == "__main__":

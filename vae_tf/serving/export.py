@@ -36,9 +36,14 @@ def export(
       `<export_dir>/<version>`.
 
     Raises:
-      UserError: the version exists, or the directory cannot be written.
+      UserError: the version exists or is no whole number >= 1, or the directory
+        cannot be written.
       RuntimeError: the bundle failed its check, and was not published.
     """
+    if version is not None and (type(version) is not int or version < 1):
+        raise UserError(
+            f"--version: expected an integer >= 1, received {version!r}."
+        )
     export_dir = pathlib.Path(export_dir)
     try:
         export_dir.mkdir(parents=True, exist_ok=True)
@@ -85,19 +90,10 @@ def _save(functions: dict, path: pathlib.Path) -> None:
         ).get_concrete_function()
         for name, (function, specs) in functions.items()
     }
+    used = [v for traced in concrete.values() for v in traced.graph.variables]
     module = tf.Module()
-    module.used = list(
-        {
-            id(v): v
-            for traced in concrete.values()
-            for v in traced.graph.variables
-        }.values()
-    )
-    tf.saved_model.save(
-        module,
-        str(path),
-        signatures={**concrete, "serving_default": concrete["decode"]},
-    )
+    module.variables_used = list({id(v): v for v in used}.values())
+    tf.saved_model.save(module, str(path), signatures=concrete)
 
 
 def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
@@ -122,6 +118,8 @@ def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
     np.savez(cases, **arrays)
     result = subprocess.run(
         [sys.executable, check.__file__, str(path), str(cases)],
+        # On the CPU: this process may hold the memory of the GPU.
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
         check=False,
@@ -134,8 +132,9 @@ def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
 
 
 def _example(spec: tf.TensorSpec, rows: int) -> np.ndarray:
-    """Valid inputs of a spec, other ones in every row."""
+    """Valid inputs of a spec, latents, pixels or seeds, no two rows alike."""
     generator = np.random.default_rng(rows)
-    return generator.integers(0, 2, (rows, *spec.shape[1:])).astype(
-        spec.dtype.as_numpy_dtype
-    )
+    shape = (rows, *spec.shape[1:])
+    if spec.dtype.is_integer:
+        return generator.integers(-(2**63), 2**63 - 1, shape)
+    return generator.random(shape, np.float32)

@@ -70,11 +70,10 @@ def signatures(vae: VAE) -> dict[str, Signature]:
             "image": image,
         }
 
+    z = tf.TensorSpec((None, latent_dim), tf.float32, "z")
     return {
-        "decode": (
-            decode,
-            [tf.TensorSpec((None, latent_dim), tf.float32, "z")],
-        ),
+        "decode": (decode, [z]),
+        "serving_default": (decode, [z]),
         "encode": (
             encode,
             [tf.TensorSpec((None, *image_shape), tf.float32, "image")],
