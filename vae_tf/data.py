@@ -18,6 +18,7 @@ from vae_tf.config import GREY_VALUES, LIKELIHOODS, SPLITS, Config, UserError
 from vae_tf.sources import Source, load_source
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
+PREFETCH = 8  # batches
 SHUFFLE_BUFFER = 10_000  # images, where a dataset is streamed
 
 
@@ -156,9 +157,7 @@ class Data:
         images = images.take(-1 if limit is None else limit).batch(
             batch_size or self.batch_size
         )
-        return images.map(
-            self._pixels, num_parallel_calls=tf.data.AUTOTUNE
-        ).prefetch(tf.data.AUTOTUNE)
+        return _ahead(images.map(self._pixels))
 
     def _stored(self, split: str, drawn: bool) -> np.ndarray | tf.data.Dataset:
         """A split's uint8 images as the source holds them or, `drawn`, as the
@@ -212,15 +211,14 @@ class Data:
                 )
                 batches = batches.batch(self.batch_size)
             return batches.enumerate().map(
-                lambda step, x: self._training_pixels(x, key, step),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                lambda step, x: self._training_pixels(x, key, step)
             )
 
         dataset = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
         steps = -(-count // self.batch_size)
-        return dataset.apply(
-            tf.data.experimental.assert_cardinality(steps)
-        ).prefetch(tf.data.AUTOTUNE)
+        return _ahead(
+            dataset.apply(tf.data.experimental.assert_cardinality(steps))
+        )
 
     def _training_pixels(
         self, images: tf.Tensor, key: tf.Tensor, step: tf.Tensor
@@ -257,6 +255,17 @@ class Data:
             if isinstance(images := self.source.images[split], np.ndarray):
                 digest.update(np.ascontiguousarray(images))
         return f"sha256:{digest.hexdigest()}"
+
+
+def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Prepares batches while the model is busy with others.
+
+    Without tf.data's autotuning: its thread, which an iterator waits for at the
+    end of its life, held up one epoch in four of a small model for its length.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(PREFETCH).with_options(options)
 
 
 def _drawn_once(

@@ -50,10 +50,8 @@ class Bernoulli(keras.layers.Layer):
         """Logits `[..., H, W, C]` -> p(x|z), batch `[...]`, event `[H, W, C]`;
         its mean is P(x_i = 1).
         """
-        return tfd.Independent(
-            tfd.Bernoulli(logits=parameters, dtype=tf.float32),
-            len(self.image_shape),
-        )
+        pixels = _FusedBernoulli(logits=parameters, dtype=tf.float32)
+        return tfd.Independent(pixels, len(self.image_shape))
 
     def adapt(self, mean_image: np.ndarray, count: int) -> None:
         """Starts the bias at the log-odds of the mean image `[H, W, C]` of
@@ -66,6 +64,14 @@ class Bernoulli(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"image_shape": self.image_shape}
+
+
+class _FusedBernoulli(tfd.Bernoulli):
+    """`tfd.Bernoulli` with half the exponentials in `log_prob`."""
+
+    def _log_prob(self, event):
+        # x log p + (1 - x) log(1 - p) = x logits - softplus(logits)
+        return event * self.logits - tf.nn.softplus(self.logits)
 
 
 LIKELIHOODS = {"bernoulli": Bernoulli}
