@@ -14,7 +14,11 @@ from vae_tf import callbacks, runs, training
 
 # Compiling a small step with XLA takes longer than running it.
 CONFIG = vae_tf.Config(
-    dataset="digits", epochs=3, hidden_units=(16, 8), jit_compile=False
+    dataset="digits",
+    epochs=3,
+    batch_size=128,
+    hidden_units=(16, 8),
+    jit_compile=False,
 )
 
 

@@ -218,8 +218,8 @@ class Config(Settings):
         "steps, then falls to 0, exponential falls to a hundredth",
         choices=LR_SCHEDULES,
     )
-    batch_size: int = setting(128, "images per step", minimum=1)
-    epochs: int = setting(50, "passes over the training images", minimum=1)
+    batch_size: int = setting(256, "images per step", minimum=1)
+    epochs: int = setting(80, "passes over the training images", minimum=1)
     early_stopping_patience: int = setting(
         0,
         "stop after this many epochs without a better validation bound (0: "

@@ -28,7 +28,7 @@ def load_data(
     data_dir: str | None = None,
     likelihood: str = "bernoulli",
     binarization: str | None = None,
-    batch_size: int = 128,
+    batch_size: int = 256,
     seed: int = 0,
 ) -> "Data":
     """Train, validation and test images of a dataset, ready for `VAE.fit`.
