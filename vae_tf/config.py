@@ -186,7 +186,7 @@ class Config(Settings):
         "mlp", "body of encoder and decoder", choices=NETWORKS
     )
     hidden_units: tuple[int, ...] = setting(
-        (512, 256),
+        (400, 256),
         "widths of the encoder's hidden layers; the decoder mirrors them",
         minimum=1,
     )

@@ -45,7 +45,7 @@ class Decoder(keras.Model):
         image_shape=(28, 28, 1),
         likelihood="bernoulli",
         network="mlp",
-        hidden_units=(256, 512),
+        hidden_units=(256, 400),
         activation="relu",
         **kwargs,
     ):

@@ -41,7 +41,7 @@ class Encoder(keras.Model):
         latent_dim: int = 2,
         posterior="mean_field",
         network="mlp",
-        hidden_units=(512, 256),
+        hidden_units=(400, 256),
         activation="relu",
         **kwargs,
     ):

@@ -23,7 +23,7 @@ class MLP(keras.layers.Layer):
       Features `[B, hidden_units[-1]]`.
     """
 
-    def __init__(self, hidden_units=(512, 256), activation="relu", **kwargs):
+    def __init__(self, hidden_units=(400, 256), activation="relu", **kwargs):
         super().__init__(**kwargs)
         self.hidden_units = tuple(hidden_units)
         self.activation = activation
