@@ -31,16 +31,9 @@ def main(given):
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
     result = vae_tf.evaluate_run(**dataclasses.asdict(settings))
-    print(
-        f"{result['dataset']} {result['split']}, {result['num_examples']} "
-        f"images, in {result['units']}: "
-        f"ELBO {result['elbo']:.2f}, log p(x) "
-        f"{result['log_marginal_likelihood']:.2f} "
-        f"+- {result['standard_error']:.2f} "
-        f"(K={result['num_importance_samples']}, "
-        f"Monte Carlo error {result['monte_carlo_standard_error']:.3f}, "
-        f"median effective sample size {result['effective_sample_size']:.0f})"
-    )
+    for name, value in result.items():
+        number = isinstance(value, float)
+        print(f"{name:27}", f"{value:.3f}" if number else value)
 
 
 if __name__ == "__main__":

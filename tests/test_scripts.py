@@ -53,7 +53,11 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             (self.directory / "runs/latest/evaluation-test.json").read_text()
         )
         self.assertEqual(measured["num_importance_samples"], 10)
-        self.assertIn(f"ELBO {measured['elbo']:.2f}", result.stdout)
+        self.assertRegex(result.stdout, f"elbo +{measured['elbo']:.3f}")
+        one = ("--num_importance_samples=1", "--num_examples=1")
+        result = self.run_script("evaluate.py", *one)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"\nstandard_error +None\n")
 
         result = self.run_script("export.py")
         self.assertEqual(result.returncode, 0, result.stderr)

@@ -46,16 +46,17 @@ def evaluate(
 
     Returns:
       A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
-        `log_marginal_likelihood`, in nats per
-      image; `standard_error` of log p(x) over images and
-        `monte_carlo_standard_error` of the estimator at
-      this K, each None where there is but one; `num_importance_samples`; the
-        median `effective_sample_size`; `seed`; `units`.
+      `log_marginal_likelihood`, in nats per image; `standard_error` of
+      log p(x) over images and `monte_carlo_standard_error` of the estimator at
+      this K, each None where one draw cannot show it; `num_importance_samples`;
+      the median `effective_sample_size`; `seed`; `units`.
     """
     if len(dataset) == 0:
         raise UserError(NO_IMAGES)
     batches = []
-    bar = keras.utils.Progbar(len(dataset), unit_name="batch", verbose=verbose)
+    bar = keras.utils.Progbar(
+        len(dataset), verbose=verbose, stateful_metrics=["log p(x)"]
+    )
     for images in dataset:
         first = sum(len(batch.elbo) for batch in batches)
         batches.append(
@@ -64,9 +65,7 @@ def evaluate(
         log_p = np.concatenate(
             [batch.log_marginal_likelihood for batch in batches]
         )
-        bar.update(
-            len(batches), [("log p(x)", log_p.mean())] if verbose else None
-        )
+        bar.update(len(batches), [("log p(x)", log_p.mean())])
     every = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
     count = len(every.elbo)
     log_p = every.log_marginal_likelihood
