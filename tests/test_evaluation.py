@@ -96,6 +96,13 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
             1e-3,
             1e-3,
         )
+        # Var(log mean w) = (mean w^2 / mean(w)^2 - 1) / K, 0 for equal weights.
+        self.assertAllClose(
+            found.variance,
+            tf.reduce_sum(weights**2, 0) - 1 / num_samples,
+            1e-3,
+            1e-5,
+        )
 
     def test_effective_sample_size_lies_between_1_and_k(self):
         found = evaluation.estimate(small_vae(), random_bits(9), 50, seed=1)
