@@ -75,8 +75,9 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_checkpoint_restores_everything_the_rest_depends_on(self):
         images = random_bits(8)
         recorder = self.recorder()
+        recorder.on_epoch_end(0, logs(-5.0))  # the best, and long past
         self.vae.fit(images, shuffle=False, verbose=0)
-        recorder.on_epoch_end(0, logs(-9.0))
+        recorder.on_epoch_end(1, logs(-9.0))
         self.vae.fit(images, shuffle=False, verbose=0)
         expected = self.vae.get_weights()
 
@@ -84,7 +85,7 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
         other.compile(optimizer=keras.optimizers.Adam(1e-2))
         other.optimizer.build(other.trainable_variables)
         history = callbacks.restore(self.run_dir, other)
-        self.assertEqual([row["epoch"] for row in history], [1])
+        self.assertEqual([row["epoch"] for row in history], [1, 2])
         other.fit(images, shuffle=False, verbose=0)
         for ours, theirs in zip(other.get_weights(), expected):
             self.assertAllEqual(ours, theirs)
