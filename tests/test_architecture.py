@@ -15,6 +15,10 @@ PACKAGE = pathlib.Path(vae_tf.__file__).parent
 ORDER = [
     "config",
     "command_line",
+    "splits",
+    "resizing",
+    "tfds_source",
+    "folder_source",
     "sources",
     "data",
     "networks",

@@ -1,114 +1,94 @@
-"""Where images come from: a TFDS dataset or scikit-learn's digits -> uint8
-images of three splits.
+"""Where images come from: a TFDS dataset, a folder of images or scikit-learn's
+digits -> uint8 images of three splits.
 
 Nothing here depends on a run's seed: every run, on every machine, sees the same
 splits in the same order."""
 
-import dataclasses
-import pathlib
-import urllib.error
-import urllib.parse
-import urllib.request
+import os
 import warnings
 
 import numpy as np
-import tensorflow as tf
 
-from vae_tf.config import SPLITS, UserError
-
-MEMORY_LIMIT = (
-    2 * 2**30
-)  # bytes of uint8 images; a larger dataset is streamed from disk
-REACH_TIMEOUT = (
-    4.0  # seconds to wait for a dataset's host before calling it unreachable
-)
-CUT_KEY = 0x7AE  # Philox key of the permutation that cuts a missing split
+from vae_tf.config import UserError
+from vae_tf.folder_source import load_folder
+from vae_tf.splits import Source, split_rows
+from vae_tf.tfds_source import load_tfds
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Splits of one dataset, as stored: pixel k of `levels` equally spaced grey
-    levels from 0 to 1.
-
-    Attributes:
-      name: what loads it again, such as "mnist".
-      variant: name and version.
-      levels: number of grey levels; 2 for data that is binary already.
-      images: by split, a uint8 array [N, H, W, C], or a `tf.data.Dataset` of
-        [H, W, C] where memory is short.
-      labels: by split, the integer labels [N] (or a `tf.data.Dataset` of them)
-        in the order of the images, or None.
-    """
-
-    name: str
-    variant: str
-    levels: int
-    images: dict[str, np.ndarray | tf.data.Dataset]
-    labels: dict[str, np.ndarray | tf.data.Dataset | None]
-
-
-def load_source(dataset: str | None, data_dir: str | None) -> Source:
+def load_source(
+    dataset: str | None,
+    data_dir: str | None,
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> Source:
     """The images called `dataset`; unset means MNIST, or digits, loudly, where
     MNIST is out of reach.
 
+    Args:
+      dataset: a TFDS image dataset, "digits" or the path of a folder of images.
+        One that starts with ".", "/" or "~" is always a folder; a bare name
+        that TFDS knows never is.
+      data_dir: TFDS data directory; None means TFDS's own default.
+      image_size: height and width to which images are cropped and resized;
+        None keeps their own, which must then be the same for all.
+      channels: 1 for grey, 3 for RGB; None keeps what is stored.
+
     Raises:
-      UserError: a dataset that was named is unknown, not images of one size, or
-        neither prepared in `data_dir` nor downloadable.
+      UserError: a dataset that was named is unknown, holds no images that can
+        be given the size and channels asked for, or is neither prepared in
+        `data_dir` nor downloadable.
     """
+    if channels not in (None, 1, 3):
+        raise UserError(
+            f"--channels: expected 1 (grey) or 3 (RGB), received {channels!r}."
+        )
     if dataset == "digits":
-        return _digits()
+        return _digits(image_size, channels)
     if dataset is not None:
-        return _tfds(dataset, data_dir)
+        if _is_folder(dataset):
+            return load_folder(dataset, image_size, channels)
+        return load_tfds(dataset, data_dir, image_size, channels)
     try:
-        return _tfds("mnist", data_dir)
+        return load_tfds("mnist", data_dir, image_size, channels)
     except UserError as error:
+        if image_size is not None or channels is not None:
+            raise  # Digits have but one shape: they cannot stand in.
         warnings.warn(
             "no --dataset was named and MNIST is out of reach, so this run "
             "uses scikit-learn's 8x8 digits "
             f"instead: its numbers say nothing about MNIST. Why: {error}",
             stacklevel=2,
         )
-        return _digits()
+        return _digits(None, None)
 
 
-def _split_rows(
-    sizes: dict[str, int],
-) -> dict[str, tuple[str, np.ndarray | slice]]:
-    """Split -> (stored split, rows of it). A missing one is a tenth of `train`,
-    cut by a fixed permutation.
-    """
-    pool = "train" if "train" in sizes else max(sizes, key=sizes.get)
-    rows = {
-        split: (split, slice(None))
-        for split in SPLITS
-        if split in sizes and split != pool
-    }
-    # Sorting raw Philox words permutes alike under every NumPy: only the raw
-    # stream is promised to stay.
-    order = np.argsort(
-        np.random.Philox(key=CUT_KEY).random_raw(sizes[pool]), kind="stable"
-    )
-    tenth = sizes[pool] // 10
-    for split in ("test", "validation"):
-        if split not in rows:
-            rows[split], order = (pool, np.sort(order[:tenth])), order[tenth:]
-    rows["train"] = (pool, np.sort(order))
-    if sizes[pool] < 10:
-        raise UserError(
-            f"--dataset: expected at least 10 images, received {sizes[pool]}."
-        )
-    return {split: rows[split] for split in SPLITS}
+def _is_folder(dataset: str) -> bool:
+    """Whether a folder of images is meant, there or not."""
+    if dataset.startswith((".", "/", "~")):
+        return True
+    if not os.path.isdir(dataset):
+        return False
+    import tensorflow_datasets as tfds
+
+    # A folder called "mnist" must not change what `--dataset mnist` means.
+    return dataset not in tfds.list_builders(with_community_datasets=False)
 
 
-def _digits() -> Source:
+def _digits(image_size: int | None, channels: int | None) -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, 17 grey levels: the data
     that is always at hand.
     """
+    for flag, value in (("image_size", image_size), ("channels", channels)):
+        if value is not None:
+            raise UserError(
+                f"--{flag}: expected None for digits, which are 8x8x1, "
+                f"received {value!r}."
+            )
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = digits.images.astype(np.uint8)[..., np.newaxis]  # [1797, 8, 8, 1]
-    rows = _split_rows({"train": len(images)})
+    rows = split_rows({"train": len(images)})
     return Source(
         name="digits",
         variant="digits (scikit-learn)",
@@ -118,177 +98,3 @@ def _digits() -> Source:
             split: digits.target[chosen] for split, (_, chosen) in rows.items()
         },
     )
-
-
-def _tfds(name: str, data_dir: str | None) -> Source:
-    """A TFDS dataset with images of one size: decoded once into memory where it
-    fits, else streamed.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (
-        tfds.core.DatasetNotFoundError,
-        AssertionError,  # another version than there is
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            "--dataset: expected a TFDS image dataset or 'digits', received "
-            f"{name!r} ({reason})."
-        ) from None
-    image_key, label_key = _features(builder)
-    if not builder.is_prepared():
-        _download(builder)
-
-    shape = builder.info.features[image_key].shape
-    sizes = {
-        split: info.num_examples for split, info in builder.info.splits.items()
-    }
-    sizes = {split: n for split, n in sizes.items() if split in SPLITS} or sizes
-    rows = _split_rows(sizes)
-    read = (
-        _read
-        if sum(sizes.values()) * int(np.prod(shape)) <= MEMORY_LIMIT
-        else _stream
-    )
-    stored = {
-        split: read(builder, split, image_key, label_key)
-        for split in {s for s, _ in rows.values()}
-    }
-    images = {
-        split: _rows(stored[s][0], chosen)
-        for split, (s, chosen) in rows.items()
-    }
-    labels = {
-        split: _rows(stored[s][1], chosen)
-        for split, (s, chosen) in rows.items()
-    }
-    # Some datasets store bits as 0/1, not 0/255 (binarized_mnist). A thousand
-    # images tell them apart.
-    train = images["train"]
-    first = (
-        train[:1000]
-        if isinstance(train, np.ndarray)
-        else np.stack(list(train.take(1000)))
-    )
-    return Source(
-        name,
-        builder.info.full_name,
-        2 if first.max() <= 1 else 256,
-        images,
-        labels,
-    )
-
-
-def _features(builder) -> tuple[str, str | None]:
-    """The keys of the image and of its class label (None without one)."""
-    import tensorflow_datasets as tfds
-
-    features = dict(builder.info.features or {})
-    images = [
-        key
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.Image)
-    ]
-    if not images:
-        raise UserError(
-            "--dataset: expected a dataset with an image feature, received "
-            f"{builder.name!r}."
-        )
-    image = features[images[0]]
-    if None in image.shape or image.np_dtype != np.uint8:
-        raise UserError(
-            "--dataset: expected uint8 images of one size, received "
-            f"{builder.name!r} with "
-            f"{np.dtype(image.np_dtype).name} images of shape {image.shape}."
-        )
-    labels = [
-        key
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.ClassLabel)
-    ]
-    return images[0], labels[0] if labels else None
-
-
-def _download(builder) -> None:
-    """Prepares a dataset. TFDS itself retries for minutes without a network, so
-    look at the host first.
-    """
-    from tensorflow_datasets.core import download
-
-    data_dir = pathlib.Path(builder.data_path).parents[1]
-    place = f"prepared in {data_dir} or downloadable"
-    for url in list(builder.url_infos)[:1]:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=REACH_TIMEOUT).close()
-        except urllib.error.HTTPError:
-            pass  # It answered, if not to this: the host is there.
-        except OSError as error:
-            raise UserError(
-                f"--dataset: expected a dataset {place}, received "
-                f"{builder.name!r} "
-                f"({urllib.parse.urlsplit(url).netloc}: "
-                f"{getattr(error, 'reason', error)})."
-            ) from None
-    try:
-        builder.download_and_prepare()
-    except (
-        OSError,
-        AssertionError,  # TFDS's word for "download it by hand"
-        download.download_manager.NonMatchingChecksumError,
-        download.util.DownloadError,
-    ) as error:
-        raise UserError(
-            f"--dataset: expected a dataset {place}, received {builder.name!r} "
-            f"({error})."
-        ) from None
-
-
-def _read(builder, split: str, image_key: str, label_key: str | None):
-    """`(images [N, H, W, C] uint8, labels [N] or None)`, decoded once."""
-    dataset = builder.as_dataset(split=split, shuffle_files=False).batch(1000)
-    images, labels = [], []
-    for example in dataset.as_numpy_iterator():
-        images.append(example[image_key])
-        labels.append(example[label_key] if label_key else [])
-    return np.concatenate(images), np.concatenate(labels) if label_key else None
-
-
-def _stream(builder, split: str, image_key: str, label_key: str | None):
-    """`(images, labels or None)` as datasets that decode an image each time it
-    is asked for.
-    """
-    import tensorflow_datasets as tfds
-
-    def stored(key, decoders=None):
-        dataset = builder.as_dataset(
-            split=split, shuffle_files=False, decoders=decoders
-        )
-        return dataset.map(
-            lambda example: example[key], num_parallel_calls=tf.data.AUTOTUNE
-        )
-
-    skip = {image_key: tfds.decode.SkipDecoding()}
-    return stored(image_key), stored(label_key, skip) if label_key else None
-
-
-def _rows(
-    stored: np.ndarray | tf.data.Dataset | None, rows: np.ndarray | slice
-):
-    """The chosen rows of what a split holds, in their stored order."""
-    if stored is None or isinstance(rows, slice):
-        return stored
-    if isinstance(stored, np.ndarray):
-        return stored[rows]
-    chosen = np.zeros(len(stored), bool)
-    chosen[rows] = True
-    mask = tf.constant(chosen)
-    kept = (
-        stored.enumerate()
-        .filter(lambda row, _: mask[row])
-        .map(lambda _, element: element)
-    )
-    return kept.apply(tf.data.experimental.assert_cardinality(len(rows)))

@@ -1,0 +1,96 @@
+"""What a source of images gives, and which of its rows go to which split.
+
+Nothing here depends on a run's seed: every run, on every machine, sees the same
+splits in the same order."""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from vae_tf.config import SPLITS, UserError
+
+# Bytes of uint8 images; a larger dataset is streamed from disk.
+MEMORY_LIMIT = 2 * 2**30
+CUT_KEY = 0x7AE  # Philox key of the permutation that cuts a missing split
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Splits of one dataset, as stored: pixel k of `levels` equally spaced grey
+    levels from 0 to 1.
+
+    Attributes:
+      name: what loads it again, such as "mnist" or the path of a folder.
+      variant: name and version.
+      levels: number of grey levels; 2 for data that is binary already.
+      images: by split, a uint8 array [N, H, W, C], or a `tf.data.Dataset` of
+        [H, W, C] where memory is short.
+      labels: by split, the integer labels [N] (or a `tf.data.Dataset` of them)
+        in the order of the images, or None.
+    """
+
+    name: str
+    variant: str
+    levels: int
+    images: dict[str, np.ndarray | tf.data.Dataset]
+    labels: dict[str, np.ndarray | tf.data.Dataset | None]
+
+
+def fits_memory(count: int, shape: tuple[int, int, int]) -> bool:
+    """Whether `count` uint8 images of `shape` [H, W, C] are held in memory."""
+    return count * math.prod(shape) <= MEMORY_LIMIT
+
+
+def split_rows(
+    sizes: dict[str, int],
+) -> dict[str, tuple[str, np.ndarray | slice]]:
+    """Split -> (stored split, rows of it). A missing one is a tenth of `train`,
+    cut by a fixed permutation.
+
+    Raises:
+      UserError: there are fewer than 10 images to cut.
+    """
+    pool = "train" if "train" in sizes else max(sizes, key=sizes.get)
+    rows = {
+        split: (split, slice(None))
+        for split in SPLITS
+        if split in sizes and split != pool
+    }
+    # Sorting raw Philox words permutes alike under every NumPy: only the raw
+    # stream is promised to stay.
+    order = np.argsort(
+        np.random.Philox(key=CUT_KEY).random_raw(sizes[pool]), kind="stable"
+    )
+    tenth = sizes[pool] // 10
+    for split in ("test", "validation"):
+        if split not in rows:
+            rows[split], order = (pool, np.sort(order[:tenth])), order[tenth:]
+    rows["train"] = (pool, np.sort(order))
+    if sizes[pool] < 10:
+        raise UserError(
+            f"--dataset: expected at least 10 images, received {sizes[pool]}."
+        )
+    return {split: rows[split] for split in SPLITS}
+
+
+def take_rows(
+    stored: np.ndarray | tf.data.Dataset | None, rows: np.ndarray | slice
+) -> np.ndarray | tf.data.Dataset | None:
+    """The chosen rows of what a split holds, [N, ...] or a dataset of N
+    elements, in their stored order.
+    """
+    if stored is None or isinstance(rows, slice):
+        return stored
+    if isinstance(stored, np.ndarray):
+        return stored[rows]
+    chosen = np.zeros(len(stored), bool)
+    chosen[rows] = True
+    mask = tf.constant(chosen)
+    kept = (
+        stored.enumerate()
+        .filter(lambda row, _: mask[row])
+        .map(lambda _, element: element)
+    )
+    return kept.apply(tf.data.experimental.assert_cardinality(len(rows)))
