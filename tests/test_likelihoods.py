@@ -1,13 +1,97 @@
+import keras
 import numpy as np
+import scipy.integrate
+import scipy.special
+import scipy.stats
 import tensorflow as tf
+from absl.testing import parameterized
 
 import vae_tf
+from vae_tf import likelihoods
+
+SHAPE = (2, 3, 1)
+# Where a formula for logits loses its digits, or its exponential overflows.
+DIFFICULT_LOGITS = [
+    0.0,
+    1e-8,
+    -1e-4,
+    1e-2,
+    0.3,
+    -0.999,
+    1.001,
+    4.0,
+    -20.0,
+    90.0,
+    -1e4,
+    1e4,
+]
+
+
+def gradient(log_prob, parameters):
+    parameters = tf.constant(parameters, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        value = log_prob(parameters)
+    return tape.gradient(value, parameters).numpy()
+
+
+class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
+    """What every family does."""
+
+    @parameterized.parameters(*likelihoods.LIKELIHOODS)
+    def test_is_a_distribution_over_images(self, name):
+        head = likelihoods.LIKELIHOODS[name](SHAPE)
+        for features in (tf.ones((5, 4)), tf.ones((5, 2, 3, 4))):
+            head = likelihoods.LIKELIHOODS[name](SHAPE)
+            p = head.distribution(head(features))
+            self.assertEqual((p.batch_shape, p.event_shape), ([5], SHAPE))
+            self.assertEqual(p.log_prob(tf.ones((5, *SHAPE))).shape, (5,))
+            self.assertAllInRange(p.mean(), 0.0, 1.0)
+            self.assertEqual(p.mean().dtype, tf.float32)
+            self.assertAllEqual(p.sample(seed=[0, 1]), p.sample(seed=[0, 1]))
+
+    @parameterized.parameters(*likelihoods.LIKELIHOODS)
+    def test_adapt_starts_at_the_mean_image(self, name):
+        head = likelihoods.LIKELIHOODS[name](SHAPE)
+        head(tf.zeros((1, 4)))
+        mean = np.array([0.02, 0.25, 0.5, 0.75, 0.9, 0.98]).reshape(SHAPE)
+        head.adapt(mean, 1_000_000)
+        image = head.distribution(head(tf.zeros((1, 4)))).mean()
+        # The logistic's edge bins pull its mean inwards.
+        tolerance = 0.07 if name == "discretized_logistic" else 1e-5
+        self.assertAllClose(image[0], mean, atol=tolerance)
+        head.adapt(np.zeros(SHAPE), 10)  # a pixel that never varies
+        self.assertAllInRange(head.bias, -1e5, 1e5)
+
+    @parameterized.parameters(*likelihoods.LIKELIHOODS)
+    def test_spatial_features_are_mapped_alike_at_every_pixel(self, name):
+        head = likelihoods.LIKELIHOODS[name](SHAPE)
+        features = np.random.default_rng(0).standard_normal((1, 2, 3, 4))
+        before = head(tf.constant(features, tf.float32)).numpy()
+        swapped = head(tf.constant(features[:, ::-1], tf.float32)).numpy()
+        self.assertAllClose(before[:, ::-1], swapped, 1e-6, 1e-6)
+
+    def test_refuses_features_of_another_size(self):
+        with self.assertRaisesRegex(ValueError, r"shape \(B, 2, 3, F\)"):
+            vae_tf.Bernoulli(SHAPE)(tf.ones((1, 3, 3, 4)))
+
+    @parameterized.parameters(*likelihoods.LIKELIHOODS)
+    def test_draws_have_the_mean(self, name):
+        head = likelihoods.LIKELIHOODS[name](SHAPE)
+        p = head.distribution(
+            head(tf.random.stateless_normal((1, 4), seed=[0, 1]))
+        )
+        draws = p.sample(20_000, seed=1).numpy()
+        error = 5 * draws.std(0) / np.sqrt(20_000)
+        self.assertAllGreater(
+            error + 1e-4 - np.abs(draws.mean(0) - p.mean()), 0
+        )
 
 
 class BernoulliTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()
-        self.head = vae_tf.Bernoulli((2, 3, 1))
+        self.head = vae_tf.Bernoulli(SHAPE)
 
     def test_log_prob_is_the_cross_entropy_in_nats(self):
         logits = tf.random.stateless_normal((4, 2, 3, 1), seed=[0, 1])
@@ -23,8 +107,8 @@ class BernoulliTest(tf.test.TestCase):
         self.assertAllClose(likelihood.mean(), p, 1e-5, 1e-5)
 
     def test_probabilities_sum_to_one(self):
-        logits = tf.random.stateless_normal((2, 3, 1), seed=[0, 2])
-        images = np.indices([2] * 6).reshape(6, -1).T.reshape(-1, 2, 3, 1)
+        logits = tf.random.stateless_normal(SHAPE, seed=[0, 2])
+        images = np.indices([2] * 6).reshape(6, -1).T.reshape(-1, *SHAPE)
         log_p = self.head.distribution(logits).log_prob(images * 1.0)
         self.assertAllClose(tf.reduce_sum(tf.exp(log_p)), 1.0, 1e-5)
 
@@ -32,30 +116,196 @@ class BernoulliTest(tf.test.TestCase):
         # The worst reconstruction: certain of black where the image is white.
         for logit in (-1e4, 1e4):
             for pixel in (0.0, 1.0):
-                logits = tf.fill((1, 2, 3, 1), logit)
+                logits = tf.fill((1, *SHAPE), logit)
                 with tf.GradientTape() as tape:
                     tape.watch(logits)
                     likelihood = self.head.distribution(logits)
-                    log_p = likelihood.log_prob(tf.fill((1, 2, 3, 1), pixel))
+                    log_p = likelihood.log_prob(tf.fill((1, *SHAPE), pixel))
                 wrong = (logit > 0) != (pixel > 0)
                 self.assertAllClose(log_p, [-6e4 if wrong else 0.0])
-                gradient = tape.gradient(log_p, logits)
+                slope = tape.gradient(log_p, logits)
                 sign = (pixel > 0) * 2.0 - 1.0
-                self.assertAllClose(
-                    gradient, tf.fill((1, 2, 3, 1), sign * wrong)
-                )
-
-    def test_adapt_starts_at_the_log_odds_of_the_mean_image(self):
-        self.head(tf.zeros((1, 4)))
-        mean = np.array([0.0, 0.25, 0.5, 0.75, 0.9, 1.0]).reshape(2, 3, 1)
-        self.head.adapt(mean, 1_000_000)
-        image = self.head.distribution(self.head(tf.zeros((1, 4)))).mean()
-        self.assertAllClose(image[0], mean, atol=1e-6)
-        self.assertAllInRange(self.head.linear.bias, -20.0, 20.0)
+                self.assertAllClose(slope, tf.fill((1, *SHAPE), sign * wrong))
 
     def test_draws_are_bits(self):
-        logits = tf.fill((2, 3, 1), 0.3)
-        draws = self.head.distribution(logits).sample(20_000, seed=1)
+        draws = self.head.distribution(tf.fill(SHAPE, 0.3)).sample(99, seed=1)
         self.assertAllInSet(draws, [0.0, 1.0])
-        p = 1 / (1 + np.exp(-0.3))
-        self.assertAllClose(np.mean(draws, 0), tf.fill((2, 3, 1), p), atol=0.02)
+
+
+class ContinuousBernoulliTest(parameterized.TestCase, tf.test.TestCase):
+    def pixel(self, logit):
+        head = vae_tf.ContinuousBernoulli((1, 1, 1))
+        return head.distribution(tf.fill((1, 1, 1), tf.cast(logit, tf.float32)))
+
+    def exact(self, logit):
+        """log Z and the mean, by quadrature of exp(x logits) in float64."""
+        top = max(logit, 0.0)  # factored out, or it overflows
+        # All of the mass lies within 50 / |logits| of an end.
+        end = min(1.0, 50 / abs(logit)) if logit else 1.0
+        low, high = (1 - end, 1.0) if logit > 0 else (0.0, end)
+        mass, moment = (
+            scipy.integrate.quad(
+                lambda x, weight=weight: weight(x) * np.exp(x * logit - top),
+                low,
+                high,
+                epsabs=1e-14,
+            )[0]
+            for weight in (lambda x: 1.0, lambda x: x)
+        )
+        return np.log(mass) + top, moment / mass
+
+    @parameterized.parameters(*DIFFICULT_LOGITS)
+    def test_density_and_mean_agree_with_quadrature(self, logit):
+        log_z, mean = self.exact(logit)
+        p = self.pixel(logit)
+        for x in (0.0, 0.013, 0.5, 0.9, 1.0):
+            log_p = p.log_prob(tf.fill((1, 1, 1), x))
+            self.assertAllClose(log_p, x * logit - log_z, 2e-6, 2e-6)
+            # d log p / d logits = x - mean
+            slope = gradient(
+                lambda v, x=x: self.pixel(v).log_prob(tf.fill((1, 1, 1), x)),
+                logit,
+            )
+            self.assertAllClose(slope, x - mean, 1e-5, 1e-5)
+        self.assertAllClose(tf.reshape(p.mean(), ()), mean, 1e-6, 1e-6)
+        self.assertAllInRange(p.sample(99, seed=1), 0.0, 1.0)
+
+    def test_agrees_with_tfp_where_that_is_accurate(self):
+        from tensorflow_probability import distributions as tfd
+
+        logits = tf.random.stateless_normal((50,), seed=[0, 1]) * 4
+        x = tf.random.stateless_uniform((50,), seed=[0, 2])
+        ours = likelihoods._StableContinuousBernoulli(logits=logits)
+        theirs = tfd.ContinuousBernoulli(logits=logits)
+        self.assertAllClose(ours.log_prob(x), theirs.log_prob(x), 1e-4, 1e-4)
+        self.assertAllClose(ours.mean(), theirs.mean(), 1e-4, 1e-4)
+
+    def test_the_mean_is_not_lambda(self):
+        mean = tf.reshape(self.pixel(4.0).mean(), ())
+        self.assertGreater(scipy.special.expit(4.0) - mean, 0.2)
+
+
+class NormalTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters("fixed", "shared", "per_pixel")
+    def test_log_prob(self, normal_scale):
+        head = vae_tf.Normal(SHAPE, normal_scale, initial_scale=0.2)
+        features = tf.random.stateless_normal((4, 5), seed=[0, 1])
+        p = head.distribution(head(features))
+        scale = p.stddev().numpy()
+        x = np.random.default_rng(0).random((4, *SHAPE))
+        expected = scipy.stats.norm.logpdf(x, p.mean(), scale).sum((1, 2, 3))
+        self.assertAllClose(p.log_prob(x), expected, 1e-4, 1e-4)
+        at_start = head.distribution(head(tf.zeros((1, 5)))).stddev()
+        self.assertAllClose(at_start, np.full((1, *SHAPE), 0.2), 1e-5)
+        varies = np.ptp(scale, axis=0).max() > 1e-3
+        self.assertEqual(varies, normal_scale == "per_pixel")
+        trainable = {variable.name for variable in head.trainable_variables}
+        self.assertEqual("raw_scale" in trainable, normal_scale == "shared")
+
+    def test_scale_is_bounded_below(self):
+        head = vae_tf.Normal((1, 1, 1), "per_pixel")
+
+        def log_prob(raw):
+            parameters = tf.reshape(tf.stack([0.0, raw]), (1, 1, 1, 2))
+            return head.distribution(parameters).log_prob(
+                tf.fill((1, 1, 1), 0.5)
+            )
+
+        bound = scipy.stats.norm.logpdf(0, 0, likelihoods.MIN_NORMAL_SCALE)
+        self.assertAllClose(log_prob(tf.constant(-1e4)), bound, 1e-5)
+        self.assertAllClose(gradient(log_prob, -1e4), 0.0)
+
+    def test_refuses(self):
+        with self.assertRaisesRegex(ValueError, "one of fixed, shared"):
+            vae_tf.Normal(SHAPE, "free")
+        with self.assertRaisesRegex(ValueError, "initial_scale: expected a"):
+            vae_tf.Normal(SHAPE, initial_scale=0.0)
+
+
+class DiscretizedLogisticTest(parameterized.TestCase, tf.test.TestCase):
+    levels = (np.arange(256) / 255).astype(np.float32)
+
+    def masses(self, loc, scale):
+        """P(k/255) of every level, in float64 from the distribution function,
+        by the tail in which it has its digits."""
+        ends = (np.arange(1, 256) - 0.5) / 255
+        seen = (ends - np.float64(np.float32(loc))) / np.float64(
+            np.float32(scale)
+        )
+        below = np.concatenate([[0.0], scipy.special.expit(seen), [1.0]])
+        above = np.concatenate([[1.0], scipy.special.expit(-seen), [0.0]])
+        return np.where(below[1:] < 0.5, np.diff(below), above[:-1] - above[1:])
+
+    @parameterized.parameters(
+        (0.5, 0.1), (0.0, 0.02), (1.0, 0.001), (-0.3, 0.05), (0.37, 2.0)
+    )
+    def test_masses(self, loc, scale):
+        p = likelihoods.QuantizedLogistic(tf.constant(loc), tf.constant(scale))
+        log_p = p.log_prob(self.levels).numpy().astype(np.float64)
+        masses = self.masses(loc, scale)
+        self.assertAllClose(np.exp(log_p).sum(), 1.0, 1e-4)
+        seen = masses > 1e-280
+        self.assertAllClose(log_p[seen], np.log(masses[seen]), 1e-4, 2e-3)
+        mean = (masses * self.levels).sum()
+        self.assertAllClose(p.mean(), mean, 1e-5, 1e-5)
+
+    def test_the_edge_bins_reach_to_infinity(self):
+        p = likelihoods.QuantizedLogistic(tf.constant(-5.0), tf.constant(0.01))
+        self.assertAllClose(p.log_prob(0.0), 0.0)
+        p = likelihoods.QuantizedLogistic(tf.constant(7.0), tf.constant(0.01))
+        self.assertAllClose(p.log_prob(1.0), 0.0)
+
+    def test_far_from_the_data_values_and_gradients_are_finite(self):
+        def log_prob(parameters):
+            loc, scale = tf.unstack(parameters)
+            return likelihoods.QuantizedLogistic(loc, scale).log_prob(
+                tf.constant([0.0, 0.2, 1.0])
+            )
+
+        for loc in (-100.0, 0.2, 100.0):
+            for scale in (1e-3, 1e3):
+                value = log_prob(tf.constant([loc, scale]))
+                self.assertAllInRange(value, -1e7, 0.0)
+                slope = gradient(log_prob, [loc, scale])
+                self.assertAllInRange(slope, -1e9, 1e9)
+
+    def test_gradient_agrees_with_finite_differences(self):
+        for k in (0, 90, 255):
+            x = self.levels[k]
+
+            def log_prob(parameters, x=x):
+                loc, scale = tf.unstack(parameters)
+                return likelihoods.QuantizedLogistic(loc, scale).log_prob(x)
+
+            found = gradient(log_prob, [0.3, 0.07])
+            step = 1e-5
+            expected = [
+                np.log(self.masses_64(0.3 + a, 0.07 + b)[k])
+                - np.log(self.masses_64(0.3 - a, 0.07 - b)[k])
+                for a, b in ((step, 0), (0, step))
+            ]
+            self.assertAllClose(found, np.array(expected) / (2 * step), 1e-3)
+
+    def masses_64(self, loc, scale):
+        ends = (np.arange(1, 256) - 0.5) / 255
+        below = scipy.special.expit((ends - loc) / scale)
+        return np.diff(np.concatenate([[0.0], below, [1.0]]))
+
+    def test_draws_are_levels(self):
+        p = likelihoods.QuantizedLogistic(tf.constant(0.02), tf.constant(0.05))
+        draws = p.sample(20_000, seed=1).numpy()
+        counts = np.bincount(np.round(draws * 255).astype(int), minlength=256)
+        self.assertAllClose(draws, np.round(draws * 255) / 255)
+        expected = self.masses(0.02, 0.05)
+        error = 5 * np.sqrt(expected / 20_000) + 1e-3
+        self.assertAllGreater(error - np.abs(counts / 20_000 - expected), 0)
+
+    def test_round_trip(self):
+        for head in (
+            vae_tf.DiscretizedLogistic(SHAPE),
+            vae_tf.Normal(SHAPE, "per_pixel", 0.3),
+        ):
+            again = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(head)
+            )
+            self.assertEqual(again.get_config(), head.get_config())

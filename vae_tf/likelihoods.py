@@ -3,67 +3,108 @@ images.
 
 A head has two halves, so that a parameter tensor can cross a boundary (serving,
 reshaping) that a distribution cannot: `call` gives parameters, `distribution`
-reads them."""
-
-import math
+reads them. Logarithms of probabilities (of bits, of levels) and of densities
+(of continuous pixels) are both in nats, and are never comparable."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+MIN_NORMAL_SCALE = 1e-3  # The noise of dequantised 8-bit pixels has 1.1e-3.
+MIN_LOGISTIC_SCALE = 1e-3  # A quarter of the distance between two levels.
 
-@keras.saving.register_keras_serializable("vae_tf")
-class Bernoulli(keras.layers.Layer):
-    """p(x|z) = prod_i Bernoulli(x_i; sigmoid(logits_i(z))) over pixels x_i in
-    {0, 1}.
+
+class Likelihood(keras.layers.Layer):
+    """Base of the heads: parameters of p(x|z) are a linear map of the features,
+    plus a bias per pixel.
+
+    A subclass says what its pixels are (`support`) and how many parameters each
+    has (`parameter_shape`), and gives `distribution` and `adapt`.
 
     Args:
       image_shape: `(H, W, C)`.
 
     Call arguments:
-      features: `[B, F]`.
+      features: `[B, F]`, or `[B, H, W, F]` of a convolutional body, whose
+        linear map is then the same at every pixel.
+
+    Returns:
+      Parameters `[B, H, W, C, ...]`, float32 whatever computes the features.
+    """
+
+    # "binary": x in {0, 1}; "levels": x in {0, 1/255, ..., 1}, both with
+    # probabilities; "interval": x in [0, 1], with a density.
+    support: str
+    parameter_shape: tuple[int, ...] = ()  # of one pixel's parameters
+
+    def __init__(self, image_shape, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.image_shape = tuple(image_shape)
+
+    def build(self, input_shape):
+        height, width, channels = self.image_shape
+        spatial = len(input_shape) == 4
+        if spatial and tuple(input_shape[1:3]) != (height, width):
+            raise ValueError(
+                f"features: expected shape (B, {height}, {width}, F) or (B, F),"
+                f" received {tuple(input_shape)}."
+            )
+        per_map = (channels,) if spatial else self.image_shape
+        self.linear = keras.layers.Dense(
+            int(np.prod(per_map + self.parameter_shape)),
+            use_bias=False,
+            dtype=self.dtype_policy,
+        )
+        self.linear.build(input_shape)
+        self.bias = self.add_weight(
+            shape=self.image_shape + self.parameter_shape,
+            initializer="zeros",
+            name="bias",
+        )
+        super().build(input_shape)
+
+    def call(self, features):
+        shape = (-1, *self.image_shape, *self.parameter_shape)
+        return tf.reshape(self.linear(features), shape) + self.bias
+
+    def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
+        """Parameters `[..., H, W, C, ...]` -> p(x|z), batch `[...]`, event
+        `[H, W, C]`.
+        """
+        raise NotImplementedError
+
+    def adapt(self, mean_image: np.ndarray, count: int) -> None:
+        """Starts p(x|z) at the mean image `[H, W, C]` of `count` images."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return super().get_config() | {"image_shape": self.image_shape}
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class Bernoulli(Likelihood):
+    """p(x|z) = prod_i Bernoulli(x_i; sigmoid(logits_i(z))) over pixels x_i in
+    {0, 1}; its mean is P(x_i = 1).
+
+    Args:
+      image_shape: `(H, W, C)`.
+
+    Call arguments:
+      features: `[B, F]` or `[B, H, W, F]`.
 
     Returns:
       Logits `[B, H, W, C]`.
     """
 
-    support = "binary"  # pixels in {0, 1}; anything between has no probability
+    support = "binary"
 
-    def __init__(self, image_shape, **kwargs):
-        super().__init__(
-            **{"dtype": "float32"} | kwargs
-        )  # Distributions are float32 whatever computes them.
-        self.image_shape = tuple(image_shape)
-        self.linear = keras.layers.Dense(
-            math.prod(self.image_shape), dtype=self.dtype_policy
-        )
-
-    def build(self, input_shape):
-        self.linear.build(input_shape)
-        super().build(input_shape)
-
-    def call(self, features):
-        return tf.reshape(self.linear(features), (-1, *self.image_shape))
-
-    def distribution(self, parameters: tf.Tensor) -> tfd.Distribution:
-        """Logits `[..., H, W, C]` -> p(x|z), batch `[...]`, event `[H, W, C]`;
-        its mean is P(x_i = 1).
-        """
+    def distribution(self, parameters):
         pixels = _FusedBernoulli(logits=parameters, dtype=tf.float32)
         return tfd.Independent(pixels, len(self.image_shape))
 
-    def adapt(self, mean_image: np.ndarray, count: int) -> None:
-        """Starts the bias at the log-odds of the mean image `[H, W, C]` of
-        `count` images.
-
-        Half a count is added to each side, which keeps the log-odds of a pixel
-        that never varies finite."""
-        mean = (mean_image * count + 0.5) / (count + 1)
-        self.linear.bias.assign(np.log(mean / (1 - mean)).reshape(-1))
-
-    def get_config(self):
-        return super().get_config() | {"image_shape": self.image_shape}
+    def adapt(self, mean_image, count):
+        self.bias.assign(_log_odds(mean_image, count))
 
 
 class _FusedBernoulli(tfd.Bernoulli):
@@ -74,4 +115,295 @@ class _FusedBernoulli(tfd.Bernoulli):
         return event * self.logits - tf.nn.softplus(self.logits)
 
 
-LIKELIHOODS = {"bernoulli": Bernoulli}
+@keras.saving.register_keras_serializable("vae_tf")
+class ContinuousBernoulli(Likelihood):
+    """p(x|z) = prod_i exp(x_i logits_i(z)) / Z_i over pixels x_i in [0, 1],
+    with Z_i = (exp(logits_i) - 1) / logits_i: a density that integrates to 1
+    where the Bernoulli formula on grey values does not.
+
+    Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845; lambda there is
+    sigmoid(logits) here. The mean is not lambda but dlog Z / dlogits.
+
+    Args:
+      image_shape: `(H, W, C)`.
+
+    Call arguments:
+      features: `[B, F]` or `[B, H, W, F]`.
+
+    Returns:
+      Logits `[B, H, W, C]`.
+    """
+
+    support = "interval"
+
+    def distribution(self, parameters):
+        pixels = _StableContinuousBernoulli(logits=parameters)
+        return tfd.Independent(pixels, len(self.image_shape))
+
+    def adapt(self, mean_image, count):
+        # The logits whose mean is that of the image, by bisection: the mean
+        # rises with the logits.
+        mean = (mean_image * count + 0.5) / (count + 1)
+        low, high = np.full_like(mean, -1e4), np.full_like(mean, 1e4)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = continuous_bernoulli_mean(tf.constant(middle)) < mean
+            low = np.where(below, middle, low)
+            high = np.where(below, high, middle)
+        self.bias.assign(middle)
+
+
+class _StableContinuousBernoulli(tfd.ContinuousBernoulli):
+    """`tfd.ContinuousBernoulli` in a form that is finite, with its gradient,
+    from logits of 0 to the largest.
+    """
+
+    def _log_prob(self, event):
+        # log Z = logits / 2 + log(sinh(h) / h) with h = logits / 2, by its
+        # series near 0. Further out, x is measured from the end that is the
+        # more likely, so that nothing large is subtracted from its like.
+        near = tf.abs(self.logits) < 1
+        # Each branch gets a harmless value where the other one is taken, or its
+        # gradient would be NaN there.
+        small = tf.where(near, self.logits, 0.0)
+        square = small**2 / 4
+        series = (event - 0.5) * small - square * (
+            1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800))
+        )
+        large = tf.abs(tf.where(near, 1.0, self.logits))
+        from_end = tf.where(self.logits > 0, 1 - event, event)
+        exact = (
+            tf.math.log(large)
+            - tf.math.log1p(-tf.exp(-large))
+            - from_end * large
+        )
+        return tf.where(near, series, exact)
+
+    def _mean(self):
+        return continuous_bernoulli_mean(self.logits)
+
+
+def continuous_bernoulli_mean(logits: tf.Tensor) -> tf.Tensor:
+    """E[x] = 1/2 + (coth(h) - 1/h) / 2 with h = logits / 2, in (0, 1)."""
+    h = logits / 2
+    near = tf.abs(h) < 0.5
+    small, large = tf.where(near, h, 0.0), tf.where(near, 1.0, h)
+    square = small**2
+    series = small * (
+        1 / 3 - square * (1 / 45 - square * (2 / 945 - square / 4725))
+    )
+    exact = 1 / tf.tanh(large) - 1 / large
+    return 0.5 + 0.5 * tf.where(near, series, exact)
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class Normal(Likelihood):
+    """p(x|z) = prod_i N(x_i; loc_i(z), scale_i^2), with loc = sigmoid(.) in
+    (0, 1) as the pixels are, and scale >= 1e-3.
+
+    Args:
+      image_shape: `(H, W, C)`.
+      normal_scale: "fixed" (at `initial_scale`), "shared" (one, learned) or
+        "per_pixel" (a function of z for each pixel).
+      initial_scale: where the scale starts, or stays.
+
+    Call arguments:
+      features: `[B, F]` or `[B, H, W, F]`.
+
+    Returns:
+      Log-odds of loc and, before its softplus, the scale: `[B, H, W, C, 2]`.
+    """
+
+    support = "interval"
+    parameter_shape = (2,)
+
+    def __init__(
+        self, image_shape, normal_scale="shared", initial_scale=0.1, **kwargs
+    ):
+        super().__init__(image_shape, **kwargs)
+        if normal_scale not in NORMAL_SCALES:
+            raise ValueError(
+                f"normal_scale: expected one of {', '.join(NORMAL_SCALES)}, "
+                f"received {normal_scale!r}."
+            )
+        if not initial_scale > MIN_NORMAL_SCALE:
+            raise ValueError(
+                f"initial_scale: expected a number > {MIN_NORMAL_SCALE}, "
+                f"received {initial_scale!r}."
+            )
+        self.normal_scale = normal_scale
+        self.initial_scale = initial_scale
+        if normal_scale != "per_pixel":
+            self.parameter_shape = ()  # What z gives is loc alone.
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        raw_scale = _inverse_softplus(self.initial_scale - MIN_NORMAL_SCALE)
+        if self.normal_scale == "per_pixel":
+            self.bias.assign(
+                tf.stack(
+                    [self.bias[..., 0], tf.fill(self.image_shape, raw_scale)],
+                    -1,
+                )
+            )
+        else:
+            self.raw_scale = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(raw_scale),
+                trainable=self.normal_scale == "shared",
+                name="raw_scale",
+            )
+
+    def call(self, features):
+        parameters = super().call(features)
+        if self.normal_scale == "per_pixel":
+            return parameters
+        # Beside each loc, so that the parameters are the whole of p(x|z).
+        raw_scale = tf.fill(tf.shape(parameters), 1.0) * self.raw_scale
+        return tf.stack([parameters, raw_scale], -1)
+
+    def distribution(self, parameters):
+        loc, raw_scale = tf.unstack(parameters, axis=-1)
+        scale = MIN_NORMAL_SCALE + tf.nn.softplus(raw_scale)
+        pixels = tfd.Normal(tf.sigmoid(loc), scale)
+        return tfd.Independent(pixels, len(self.image_shape))
+
+    def adapt(self, mean_image, count):
+        bias = self.bias.numpy()
+        loc = bias[..., 0] if self.parameter_shape else bias
+        loc[...] = _log_odds(mean_image, count)
+        self.bias.assign(bias)
+
+    def get_config(self):
+        return super().get_config() | {
+            "normal_scale": self.normal_scale,
+            "initial_scale": self.initial_scale,
+        }
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class DiscretizedLogistic(Likelihood):
+    """p(x|z) = prod_i P(x_i), the mass that Logistic(loc_i(z), scale_i(z)) has
+    in the bin around each of the 256 levels x_i = k/255 of 8-bit images; the
+    first and the last bin reach to infinity.
+
+    Kingma et al. 2016, arXiv:1606.04934, appendix.
+
+    Args:
+      image_shape: `(H, W, C)`.
+
+    Call arguments:
+      features: `[B, F]` or `[B, H, W, F]`.
+
+    Returns:
+      loc and, before its softplus, the scale: `[B, H, W, C, 2]`.
+    """
+
+    support = "levels"
+    parameter_shape = (2,)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        raw_scale = _inverse_softplus(0.1 - MIN_LOGISTIC_SCALE)
+        self.bias.assign(
+            tf.stack(
+                [self.bias[..., 0], tf.fill(self.image_shape, raw_scale)], -1
+            )
+        )
+
+    def distribution(self, parameters):
+        loc, raw_scale = tf.unstack(parameters, axis=-1)
+        scale = MIN_LOGISTIC_SCALE + tf.nn.softplus(raw_scale)
+        pixels = QuantizedLogistic(loc, scale)
+        return tfd.Independent(pixels, len(self.image_shape))
+
+    def adapt(self, mean_image, count):
+        bias = self.bias.numpy()
+        bias[..., 0] = mean_image
+        self.bias.assign(bias)
+
+
+class QuantizedLogistic(tfd.Distribution):
+    """P(x = k/255) = sigmoid(upper) - sigmoid(lower), where upper and lower are
+    the ends (k +- 1/2) / 255 of the bin, seen from loc in units of scale.
+
+    Args:
+      loc: `[...]`, in the units of x.
+      scale: `[...]`, positive.
+    """
+
+    def __init__(self, loc, scale, name="QuantizedLogistic"):
+        parameters = dict(locals())
+        self.loc, self.scale = loc, scale
+        super().__init__(
+            dtype=loc.dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        properties = tfd.Logistic.parameter_properties(dtype)
+        return {name: properties[name] for name in ("loc", "scale")}
+
+    def _event_shape(self):
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self):
+        return tf.constant([], tf.int32)
+
+    def _log_prob(self, event):
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)),
+        # whose logarithm is exact however far out the bin lies. An edge bin has
+        # one end, and one factor.
+        upper = (event + 0.5 / 255 - self.loc) / self.scale
+        lower = (event - 0.5 / 255 - self.loc) / self.scale
+        below_upper = -tf.nn.softplus(-upper)
+        above_lower = -tf.nn.softplus(lower)
+        width = tf.math.log(-tf.math.expm1(-1 / (255 * self.scale)))
+        first, last = event < 0.5 / 255, event > 254.5 / 255
+        return tf.where(
+            first,
+            below_upper,
+            tf.where(last, above_lower, below_upper + above_lower + width),
+        )
+
+    def _mean(self):
+        # E[x] = sum_k P(x >= k/255) / 255 over k = 1 .. 255: one image at a
+        # time, never 255 of them together.
+        def add(k, total):
+            end = (tf.cast(k, self.dtype) - 0.5) / 255
+            return k + 1, total + tf.sigmoid((self.loc - end) / self.scale)
+
+        _, total = tf.while_loop(
+            lambda k, _: k <= 255, add, (1, tf.zeros_like(self.loc))
+        )
+        return total / 255
+
+    def _sample_n(self, n, seed=None):
+        draws = tfd.Logistic(self.loc, self.scale).sample(n, seed)
+        return tf.clip_by_value(tf.round(draws * 255), 0.0, 255.0) / 255
+
+
+def _log_odds(mean_image: np.ndarray, count: int) -> np.ndarray:
+    """Log-odds of a mean of `count` images, finite where a pixel never varies:
+    half a count is added to each side.
+    """
+    mean = (mean_image * count + 0.5) / (count + 1)
+    return np.log(mean / (1 - mean))
+
+
+def _inverse_softplus(value: float) -> float:
+    return float(np.log(np.expm1(value)))
+
+
+NORMAL_SCALES = ("fixed", "shared", "per_pixel")
+LIKELIHOODS = {
+    "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "normal": Normal,
+    "discretized_logistic": DiscretizedLogistic,
+}
