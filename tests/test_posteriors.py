@@ -2,10 +2,12 @@ import keras
 import numpy as np
 import scipy.stats
 import tensorflow as tf
+from absl.testing import parameterized
+from small import grid
 from tensorflow_probability import distributions as tfd
 
 import vae_tf
-from vae_tf import objectives
+from vae_tf import objectives, posteriors
 from vae_tf.posteriors import MIN_SCALE
 
 
@@ -59,3 +61,142 @@ class MeanFieldTest(tf.test.TestCase):
         self.assertAllClose(z[0], loc + scale * noise[0])
         self.assertAllClose(tape.gradient(z, loc), [[1.0, 1.0]])
         self.assertAllClose(tape.gradient(z, scale), noise[0])
+
+
+class FullCovarianceTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.head = vae_tf.FullCovariance(3)
+        self.features = tf.random.stateless_normal((4, 6), seed=[0, 1])
+        self.head(self.features)
+        kernel = self.head.parameters.kernel
+        kernel.assign(tf.random.stateless_normal(kernel.shape, seed=[0, 2]))
+        self.q = self.head(self.features)
+
+    def test_is_a_normal_with_any_covariance(self):
+        z = np.random.default_rng(0).standard_normal((4, 3)).astype("float32")
+        covariance = self.q.covariance().numpy()
+        self.assertGreater(np.abs(covariance[:, 0, 2]).max(), 0.1)
+        expected = [
+            scipy.stats.multivariate_normal(loc, c).logpdf(row)
+            for loc, c, row in zip(self.q.mean().numpy(), covariance, z)
+        ]
+        self.assertAllClose(self.q.log_prob(z), expected, 1e-3, 1e-3)
+        variance = np.diagonal(covariance, axis1=1, axis2=2)
+        self.assertAllClose(self.q.stddev() ** 2, variance, 1e-4)
+
+    def test_divergence_from_the_prior_is_closed(self):
+        prior = vae_tf.StandardNormal(3).distribution()
+        covariance = self.q.covariance().numpy().astype(np.float64)
+        expected = [
+            0.5 * (np.trace(c) + loc @ loc - 3 - np.linalg.slogdet(c)[1])
+            for loc, c in zip(self.q.mean().numpy(), covariance)
+        ]
+        found = tfd.kl_divergence(self.q, prior)
+        self.assertAllClose(found, expected, 1e-4, 1e-3)
+
+    def test_one_dimension(self):
+        q = vae_tf.FullCovariance(1)(self.features)
+        self.assertEqual((q.batch_shape, q.event_shape), ([4], [1]))
+
+    def test_starts_close_to_the_prior(self):
+        q = vae_tf.FullCovariance(3)(self.features)
+        prior = vae_tf.StandardNormal(3).distribution()
+        self.assertAllInRange(tfd.kl_divergence(q, prior), 0.0, 0.5)
+
+
+class IAFTest(parameterized.TestCase, tf.test.TestCase):
+    def flow(self, latent_dim=2, depth=2, units=(7,), batch=3, size=0.4):
+        """A flow with weights large enough to bend."""
+        head = vae_tf.IAF(latent_dim, depth, units)
+        features = tf.random.stateless_normal((batch, 4), seed=[0, 1])
+        head(features)
+        for number, variable in enumerate(head.trainable_variables):
+            value = tf.random.stateless_normal(variable.shape, [1, number])
+            variable.assign(size * value)
+        return head, features
+
+    @parameterized.parameters((2, (7,)), (5, (4,)), (5, (16, 9)))
+    def test_the_jacobian_of_a_step_is_triangular(self, dim, units):
+        head, features = self.flow(dim, 2, units, batch=1)
+        noise = tf.random.stateless_normal((1, dim), seed=[0, 3])
+        for reverse, made in zip((False, True), head.steps):
+            step = posteriors._AutoregressiveStep(made, features)
+            with tf.GradientTape() as tape:
+                tape.watch(noise)
+                y = step.forward(noise)
+            jacobian = tape.jacobian(y, noise)[0, :, 0].numpy()  # dy_i / dx_j
+            ahead = np.tril(jacobian, -1) if reverse else np.triu(jacobian, 1)
+            behind = np.triu(jacobian, 1) if reverse else np.tril(jacobian, -1)
+            self.assertAllEqual(ahead, np.zeros_like(ahead))
+            self.assertGreater(np.abs(behind).max(), 1e-3)
+            self.assertAllInRange(np.diag(jacobian), 0.0, 1.0)
+
+    @parameterized.parameters(2, 5)
+    def test_log_q_is_the_change_of_variables(self, dim):
+        head, features = self.flow(dim, batch=1)
+        q = head(features)
+        noise = tf.random.stateless_normal((1, 1, dim), seed=[0, 4])
+        with tf.GradientTape() as tape:
+            tape.watch(noise)
+            z = objectives.reparameterize(q, noise)
+        jacobian = tape.jacobian(z, noise)[0, 0, :, 0, 0].numpy()
+        expected = scipy.stats.norm.logpdf(noise).sum() - np.log(
+            abs(np.linalg.det(jacobian))
+        )
+        found = objectives.log_posterior(q, noise)
+        self.assertAllClose(found, [[expected]], 1e-4, 1e-4)
+        # At a z whose noise is not known, D passes find it.
+        z = tf.constant(z.numpy())
+        self.assertAllClose(head(features).log_prob(z), found, 1e-3, 1e-3)
+
+    def test_integrates_to_one_and_is_no_gaussian(self):
+        head, features = self.flow(batch=1, size=0.8)
+        q = head(features)
+        z, log_cell = grid(limit=9.0, points=361)
+        mass = np.exp(q.log_prob(z[:, None])[:, 0] + log_cell)
+        self.assertAllClose(mass.sum(), 1.0, 5e-3)
+        normal = scipy.stats.multivariate_normal(
+            q.mean()[0], np.cov(z.T, aweights=mass)
+        )
+        log_ratio = np.log(mass + 1e-30) - log_cell - normal.logpdf(z)
+        self.assertGreater((mass * log_ratio).sum(), 0.01)
+
+    def test_inverse(self):
+        head, features = self.flow(5, 3)
+        bijector = head(features).bijector
+        noise = tf.random.stateless_normal((6, 3, 5), seed=[0, 5])
+        z = tf.constant(bijector.forward(noise).numpy())  # Past the cache.
+        self.assertAllClose(bijector.inverse(z), noise, 1e-3, 1e-3)
+
+    def test_moments(self):
+        head, features = self.flow(3)
+        q = head(features)
+        noise = tf.random.stateless_normal((100_000, 3, 3), seed=[0, 6])
+        z = objectives.reparameterize(q, noise)
+        self.assertAllClose(q.mean(), np.mean(z, 0), atol=0.25)
+        self.assertAllClose(q.stddev(), np.std(z, 0), 0.3)
+        # Each image's moments are its own, and the same at every call.
+        self.assertAllClose(q.mean()[1:2], head(features[1:2]).mean(), 1e-5)
+        self.assertAllEqual(q.mean(), head(features).mean())
+
+    def test_depends_on_the_image_through_the_flow(self):
+        head, features = self.flow()
+        made = head.steps[0]
+        x = tf.ones((3, 2))
+        self.assertNotAllClose(made(x, features)[0], made(x, features + 1.0)[0])
+
+    def test_gates_far_out_stay_finite(self):
+        head, features = self.flow()
+        head.steps[0].biases[-1].assign([0.0, 0.0, -1e4, 1e4])
+        noise = tf.random.stateless_normal((5, 3, 2), seed=[0, 7])
+        with tf.GradientTape() as tape:
+            log_q = objectives.log_posterior(head(features), noise)
+        slopes = tape.gradient(log_q, head.trainable_variables)
+        self.assertTrue(np.all(np.isfinite(log_q)))
+        for slope in slopes:
+            self.assertTrue(np.all(np.isfinite(slope)))
+
+    def test_refuses_one_dimension(self):
+        with self.assertRaisesRegex(ValueError, "expected at least 2 for"):
+            vae_tf.IAF(1)

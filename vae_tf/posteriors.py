@@ -6,15 +6,52 @@ T(epsilon), which is what the reparameterisation trick differentiates (Kingma
 and Welling 2013, arXiv:1312.6114, section 2.4)."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 MIN_SCALE = 1e-4  # keeps log q(z|x) and its gradient finite
 UNIT_SOFTPLUS = 0.5413249  # where softplus is 1, the scale of the prior
+MOMENT_DRAWS = 64  # of the moments that have no closed form
+# Small first weights: training starts from q(z|x) close to the prior, whatever
+# the image.
+SMALL = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
+
+
+class Posterior(keras.layers.Layer):
+    """Base of the families: parameters are a linear map of the features.
+
+    Args:
+      latent_dim: D.
+      num_parameters: outputs of the linear map.
+    """
+
+    factorizes = False  # whether q(z|x) = prod_d q(z_d|x)
+    one_pass_density = True  # whether log q(z|x) at any z is as fast as a draw
+
+    def __init__(self, latent_dim, num_parameters, **kwargs):
+        # Distributions are float32 whatever computes them.
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.latent_dim = latent_dim
+        self.parameters = keras.layers.Dense(
+            num_parameters, kernel_initializer=SMALL, dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        self.parameters.build(input_shape)
+        super().build(input_shape)
+
+    def get_config(self):
+        return super().get_config() | {"latent_dim": self.latent_dim}
+
+
+def _positive(raw_scale: tf.Tensor) -> tf.Tensor:
+    return MIN_SCALE + tf.nn.softplus(raw_scale + UNIT_SOFTPLUS)
 
 
 @keras.saving.register_keras_serializable("vae_tf")
-class MeanField(keras.layers.Layer):
+class MeanField(Posterior):
     """q(z|x) = N(z; loc(x), diag(scale(x)^2)): every latent dimension
     independent given x.
 
@@ -32,31 +69,276 @@ class MeanField(keras.layers.Layer):
         least 1e-4.
     """
 
-    def __init__(self, latent_dim, **kwargs):
-        super().__init__(
-            **{"dtype": "float32"} | kwargs
-        )  # Distributions are float32 whatever computes them.
-        self.latent_dim = latent_dim
-        # Small first weights: training starts from q(z|x) close to the prior,
-        # whatever the image.
-        small = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
-        self.parameters = keras.layers.Dense(
-            2 * latent_dim, kernel_initializer=small, dtype=self.dtype_policy
-        )
+    factorizes = True
 
-    def build(self, input_shape):
-        self.parameters.build(input_shape)
-        super().build(input_shape)
+    def __init__(self, latent_dim, **kwargs):
+        super().__init__(latent_dim, 2 * latent_dim, **kwargs)
 
     def call(self, features):
-        loc, raw_scale = tf.split(
-            self.parameters(features), 2, axis=-1
-        )  # [B, D] each
-        scale = MIN_SCALE + tf.nn.softplus(raw_scale + UNIT_SOFTPLUS)
-        return tfd.MultivariateNormalDiag(loc, scale)
+        loc, raw_scale = tf.split(self.parameters(features), 2, axis=-1)
+        return tfd.MultivariateNormalDiag(loc, _positive(raw_scale))
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class FullCovariance(Posterior):
+    """q(z|x) = N(z; loc(x), L(x) L(x)^T), with L lower triangular and its
+    diagonal positive.
+
+    Args:
+      latent_dim: D.
+
+    Call arguments:
+      features: `[B, F]`.
+
+    Returns:
+      `tfd.MultivariateNormalTriL`, batch `[B]`, event `[D]`; the diagonal of L
+        at least 1e-4.
+    """
+
+    def __init__(self, latent_dim, **kwargs):
+        below = latent_dim * (latent_dim - 1) // 2
+        super().__init__(latent_dim, 2 * latent_dim + below, **kwargs)
+
+    def call(self, features):
+        loc, raw_scale, below = tf.split(
+            self.parameters(features),
+            [self.latent_dim, self.latent_dim, -1],
+            axis=-1,
+        )
+        scale_tril = tf.linalg.diag(_positive(raw_scale))
+        if self.latent_dim > 1:
+            strict = tfb.FillTriangular().forward(below)  # [B, D-1, D-1]
+            # A row of zeros above and a column of them to the right.
+            scale_tril += tf.pad(strict, [[0, 0], [1, 0], [0, 1]])
+        return tfd.MultivariateNormalTriL(loc, scale_tril)
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class IAF(Posterior):
+    """Inverse autoregressive flow: z_0 = loc(x) + scale(x) * epsilon, then
+    z_t = gate_t * z_{t-1} + (1 - gate_t) * shift_t, where gate and shift of
+    dimension d see the dimensions before d only, and the features of x.
+
+    Kingma et al. 2016, arXiv:1606.04934, equations 13 and 14. A draw, with its
+    log q, takes one pass; log q at any other z takes D passes, one after the
+    other. The order of the dimensions is reversed from step to step.
+
+    Args:
+      latent_dim: D, at least 2.
+      flow_depth: number of steps.
+      flow_units: widths of the hidden layers of each step's network.
+
+    Call arguments:
+      features: `[B, F]`.
+
+    Returns:
+      A `tfd.TransformedDistribution`, batch `[B]`, event `[D]`, whose mean and
+        standard deviation are averages over 64 fixed draws.
+
+    Raises:
+      ValueError: there is nothing before the one dimension that there is.
+    """
+
+    one_pass_density = False
+
+    def __init__(self, latent_dim, flow_depth=2, flow_units=(320,), **kwargs):
+        super().__init__(latent_dim, 2 * latent_dim, **kwargs)
+        if latent_dim < 2:
+            raise ValueError(
+                "latent_dim: expected at least 2 for posterior iaf, whose "
+                f"dimensions depend on those before them, received {latent_dim}"
+                "."
+            )
+        self.flow_depth = flow_depth
+        self.flow_units = tuple(flow_units)
+        self.steps = [
+            MADE(latent_dim, self.flow_units, reverse=step % 2 == 1)
+            for step in range(flow_depth)
+        ]
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        for made in self.steps:
+            made.build((None, self.latent_dim), input_shape)
+
+    def call(self, features):
+        loc, raw_scale = tf.split(self.parameters(features), 2, axis=-1)
+        base = tfd.MultivariateNormalDiag(
+            tf.zeros_like(loc), tf.ones(self.latent_dim)
+        )
+        steps = [_AutoregressiveStep(made, features) for made in self.steps]
+        first = [tfb.Shift(loc), tfb.Scale(_positive(raw_scale))]
+        return _Flow(base, tfb.Chain(steps[::-1] + first))
 
     def get_config(self):
-        return super().get_config() | {"latent_dim": self.latent_dim}
+        return super().get_config() | {
+            "flow_depth": self.flow_depth,
+            "flow_units": self.flow_units,
+        }
 
 
-POSTERIORS = {"mean_field": MeanField}
+class _Flow(tfd.TransformedDistribution):
+    """A transformed distribution with moments: averages over fixed draws of the
+    noise, in pairs of opposite sign, so that equal images have equal moments.
+    """
+
+    def _fixed_draws(self):
+        dim = self.event_shape[-1]
+        # NumPy promises that this stream never changes.
+        half = np.random.RandomState(0).standard_normal(
+            (MOMENT_DRAWS // 2, dim)
+        )
+        noise = np.concatenate([half, -half]).astype(np.float32)
+        ones = [1] * len(self.batch_shape)
+        noise = tf.reshape(noise, [MOMENT_DRAWS, *ones, dim])
+        # [64, 1, D] -> [64, B, D]
+        return self.bijector.forward(
+            noise + tf.zeros_like(self.distribution.mean())
+        )
+
+    def _mean(self):
+        return tf.reduce_mean(self._fixed_draws(), axis=0)
+
+    def _variance(self):
+        return tf.math.reduce_variance(self._fixed_draws(), axis=0)
+
+    def _stddev(self):
+        return tf.sqrt(self._variance())
+
+
+class _AutoregressiveStep(tfb.Bijector):
+    """y = gate * x + (1 - gate) * shift with gate = sigmoid(.) in (0, 1), both
+    from a MADE of x and the context: its Jacobian is triangular, with the gates
+    on the diagonal.
+    """
+
+    def __init__(self, made, context):
+        parameters = dict(locals())
+        self.made, self.context = made, context
+        super().__init__(
+            forward_min_event_ndims=1,
+            dtype=tf.float32,
+            parameters=parameters,
+            name="autoregressive_step",
+        )
+
+    def _forward(self, x):
+        shift, raw_gate = self.made(x, self.context)
+        gate = tf.sigmoid(raw_gate)
+        return gate * x + (1 - gate) * shift
+
+    def _forward_log_det_jacobian(self, x):
+        _, raw_gate = self.made(x, self.context)
+        return tf.reduce_sum(tf.math.log_sigmoid(raw_gate), axis=-1)
+
+    def _inverse(self, y):
+        # The dimension that comes first is right after one pass, the second
+        # after two, and so on.
+        def solve(step, x):
+            shift, raw_gate = self.made(x, self.context)
+            gate = tf.sigmoid(raw_gate)
+            x = (y - (1 - gate) * shift) / gate
+            return step + 1, x
+
+        shape = tf.broadcast_dynamic_shape(
+            tf.shape(y),
+            tf.concat([tf.shape(self.context)[:-1], [self.made.dim]], 0),
+        )
+        _, x = tf.while_loop(
+            lambda step, _: step < self.made.dim,
+            solve,
+            (0, tf.broadcast_to(y, shape)),
+        )
+        return x
+
+    def _inverse_log_det_jacobian(self, y):
+        return -self._forward_log_det_jacobian(self._inverse(y))
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class MADE(keras.layers.Layer):
+    """Masked autoencoder: outputs for dimension d that depend on the inputs
+    before d only, and on a context.
+
+    Germain et al. 2015, arXiv:1502.03509. A hidden unit of degree m sees the
+    inputs whose degree is at most m, and is seen by the outputs of higher
+    degree.
+
+    Args:
+      dim: D.
+      hidden_units: widths of the hidden layers.
+      reverse: whether "before" counts from the last dimension down.
+
+    Call arguments:
+      x: `[..., B, D]`.
+      context: `[B, F]`.
+
+    Returns:
+      Shift and raw gate, `[..., B, D]` each. Gates start at sigmoid(2) = 0.88,
+        so that the flow starts close to the identity.
+    """
+
+    def __init__(self, dim, hidden_units=(320,), reverse=False, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.dim = dim
+        self.hidden_units = tuple(hidden_units)
+        self.reverse = reverse
+
+    def build(self, x_shape, context_shape):
+        degrees = np.arange(1, self.dim + 1)
+        inputs = degrees[::-1] if self.reverse else degrees
+        self.masks, self.kernels, self.biases = [], [], []
+        before = inputs
+        for number, units in enumerate(self.hidden_units):
+            # Degrees 1 .. D - 1 in turn: of degree D there is nothing to feed.
+            after = np.arange(units) % (self.dim - 1) + 1
+            self._add_layer(number, before[:, None] <= after[None], "he_normal")
+            before = after
+        outputs = np.tile(before[:, None] < inputs[None], 2)
+        self._add_layer(len(self.hidden_units), outputs, SMALL)
+        self.context_map = keras.layers.Dense(
+            self.hidden_units[0], use_bias=False, dtype=self.dtype_policy
+        )
+        self.context_map.build(context_shape)
+        super().build(x_shape)
+
+    def _add_layer(self, number, mask, initializer):
+        self.masks.append(mask.astype(np.float32))
+        self.kernels.append(
+            self.add_weight(
+                shape=mask.shape,
+                initializer=initializer,
+                name=f"kernel_{number}",
+            )
+        )
+        self.biases.append(
+            self.add_weight(
+                shape=mask.shape[1:], initializer="zeros", name=f"bias_{number}"
+            )
+        )
+
+    def call(self, x, context):
+        hidden, last = x, len(self.hidden_units)
+        for number, mask in enumerate(self.masks):
+            kernel = self.kernels[number] * mask
+            hidden = tf.tensordot(hidden, kernel, 1) + self.biases[number]
+            if number == 0:
+                hidden += self.context_map(context)
+            if number < last:
+                hidden = tf.nn.elu(hidden)
+        shift, raw_gate = tf.split(hidden, 2, axis=-1)
+        return shift, raw_gate + 2.0
+
+    def get_config(self):
+        return super().get_config() | {
+            "dim": self.dim,
+            "hidden_units": self.hidden_units,
+            "reverse": self.reverse,
+        }
+
+
+POSTERIORS = {
+    "mean_field": MeanField,
+    "full_covariance": FullCovariance,
+    "iaf": IAF,
+}

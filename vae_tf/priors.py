@@ -1,30 +1,154 @@
 """Families of the prior p(z) over the latent."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+MIN_SCALE = 1e-3  # keeps the density of a component bounded
+
+
+class Prior(keras.layers.Layer):
+    """Base of the families.
+
+    Args:
+      latent_dim: D.
+    """
+
+    factorizes = False  # whether p(z) = prod_d p(z_d)
+    uses_encoder = False  # whether p(z) is made of q(z|x), and so of phi
+    num_images = 0  # that `adapt` asks for
+
+    def __init__(self, latent_dim, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.latent_dim = latent_dim
+
+    def distribution(self, encoder) -> tfd.Distribution:
+        """p(z), batch `[]`, event `[D]`.
+
+        Args:
+          encoder: the inference network, borrowed where `uses_encoder`.
+        """
+        raise NotImplementedError
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Sets what depends on data, from images `[N, H, W, C]`."""
+
+    def get_config(self):
+        return super().get_config() | {"latent_dim": self.latent_dim}
+
 
 @keras.saving.register_keras_serializable("vae_tf")
-class StandardNormal(keras.layers.Layer):
+class StandardNormal(Prior):
     """p(z) = N(z; 0, I), with nothing to learn.
 
     Args:
       latent_dim: D.
     """
 
-    def __init__(self, latent_dim, **kwargs):
-        super().__init__(**{"dtype": "float32"} | kwargs)
-        self.latent_dim = latent_dim
+    factorizes = True
 
-    def distribution(self) -> tfd.Distribution:
-        """`tfd.MultivariateNormalDiag`, batch `[]`, event `[D]`."""
+    def distribution(self, encoder=None):
         return tfd.MultivariateNormalDiag(
             tf.zeros(self.latent_dim), tf.ones(self.latent_dim)
         )
 
+
+@keras.saving.register_keras_serializable("vae_tf")
+class Mixture(Prior):
+    """p(z) = sum_c weight_c N(z; loc_c, diag(scale_c^2)), all of it learned.
+
+    Args:
+      latent_dim: D.
+      num_components: C.
+    """
+
+    def __init__(self, latent_dim, num_components=100, **kwargs):
+        super().__init__(latent_dim, **kwargs)
+        self.num_components = num_components
+
+    def build(self, input_shape=None):
+        shape = (self.num_components, self.latent_dim)
+        self.logits = self.add_weight(
+            shape=shape[:1], initializer="zeros", name="logits"
+        )
+        # Apart from each other, or equal components would stay equal.
+        self.loc = self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            name="loc",
+        )
+        self.raw_scale = self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.Constant(0.5413),  # softplus -> 1
+            name="raw_scale",
+        )
+        super().build(input_shape)
+
+    def distribution(self, encoder=None):
+        scale = MIN_SCALE + tf.nn.softplus(self.raw_scale)
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
+            tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.loc), scale),
+        )
+
     def get_config(self):
-        return super().get_config() | {"latent_dim": self.latent_dim}
+        return super().get_config() | {"num_components": self.num_components}
 
 
-PRIORS = {"standard_normal": StandardNormal}
+@keras.saving.register_keras_serializable("vae_tf")
+class VampPrior(Prior):
+    """p(z) = 1/C sum_c q(z|u_c): the variational posterior at C pseudo-inputs
+    u_c, images that are learned.
+
+    Tomczak and Welling 2018, arXiv:1705.07120, equation 9. The encoder is
+    borrowed, not owned: the pseudo-inputs are generative parameters, the
+    encoder's weights stay inference parameters.
+
+    Args:
+      latent_dim: D.
+      num_components: C.
+    """
+
+    uses_encoder = True
+
+    def __init__(self, latent_dim, num_components=100, **kwargs):
+        super().__init__(latent_dim, **kwargs)
+        self.num_components = num_components
+        self.num_images = num_components
+
+    def build(self, image_shape):
+        self.logits = self.add_weight(
+            shape=(self.num_components, *image_shape),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            name="pseudo_inputs",
+        )
+        super().build(image_shape)
+
+    def distribution(self, encoder):
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=tf.zeros(self.num_components)),
+            encoder(self.pseudo_inputs()),
+        )
+
+    def pseudo_inputs(self) -> tf.Tensor:
+        """u `[C, H, W, C']`, images in (0, 1)."""
+        return tf.sigmoid(self.logits)
+
+    def adapt(self, images):
+        """Starts the pseudo-inputs at images `[N, H, W, C']` of the data, a
+        little greyer, so that each pixel can still move.
+        """
+        chosen = np.resize(images, self.logits.shape)
+        grey = 0.05 + 0.9 * chosen
+        self.logits.assign(np.log(grey / (1 - grey)))
+
+    def get_config(self):
+        return super().get_config() | {"num_components": self.num_components}
+
+
+PRIORS = {
+    "standard_normal": StandardNormal,
+    "mixture": Mixture,
+    "vamp": VampPrior,
+}
