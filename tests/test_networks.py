@@ -1,7 +1,10 @@
+import keras
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 import vae_tf
+from vae_tf import networks
 
 
 class MLPTest(tf.test.TestCase):
@@ -18,3 +21,59 @@ class MLPTest(tf.test.TestCase):
         for hidden_units in [(3,), (3, 4, 5, 6)]:
             features = vae_tf.MLP(hidden_units)(tf.ones((2, 4, 4, 3)))
             self.assertEqual(features.shape, (2, hidden_units[-1]))
+
+    def test_the_decoder_mirrors_the_encoder(self):
+        decoder = networks.mirrored_mlp((4, 4, 1))
+        self.assertEqual(decoder.hidden_units, vae_tf.MLP().hidden_units[::-1])
+
+
+class ConvTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ((28, 28, 1), (32, 64)),
+        ((64, 64, 3), (32, 64, 64, 128)),
+        ((8, 8, 1), (32,)),
+        ((4, 3, 1), (32,)),
+        ((33, 21, 3), (32, 64)),
+        ((1, 1, 2), (32,)),
+    )
+    def test_takes_any_image(self, image_shape, stages):
+        self.assertEqual(networks.default_stages(image_shape), stages)
+        images = tf.random.stateless_uniform((2, *image_shape), seed=[0, 1])
+        features = vae_tf.ConvEncoder()(images)
+        self.assertEqual((features.shape[0], features.shape.rank), (2, 2))
+        image = vae_tf.ConvDecoder(image_shape)(tf.ones((2, 5)))
+        self.assertEqual(image.shape[:3], (2, *image_shape[:2]))
+        self.assertAllInRange(features, -100.0, 100.0)
+
+    def test_every_weight_is_reached(self):
+        encoder = vae_tf.ConvEncoder((4, 6))
+        decoder = vae_tf.ConvDecoder((7, 5, 1), (6, 4))
+        z = tf.random.stateless_normal((3, 2), seed=[0, 1])
+        for body, x in (
+            (encoder, tf.random.stateless_uniform((3, 7, 5, 1), seed=[0, 2])),
+            (decoder, z),
+        ):
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(body(x) ** 2)
+            for slope in tape.gradient(total, body.trainable_variables):
+                self.assertGreater(np.abs(slope).max(), 0)
+
+    def test_a_block_starts_close_to_the_identity(self):
+        x = tf.random.stateless_normal((2, 6, 6, 8), seed=[0, 1])
+        y = networks.ResidualBlock(8)(x)
+        self.assertLess(np.std(y - x), 0.5 * np.std(x))
+        self.assertGreater(np.std(y - x), 0)
+
+    def test_pixels_move_with_the_latent_where_the_decoder_looks(self):
+        # Every pixel of an odd-sized image depends on z.
+        decoder = vae_tf.ConvDecoder((7, 5, 1), (6, 4), "elu")
+        z = tf.random.stateless_normal((1, 2), seed=[0, 1])
+        a, b = decoder(z).numpy(), decoder(z + 1.0).numpy()
+        self.assertAllGreater(np.abs(a - b).max((0, 3)), 0)
+
+    def test_round_trip(self):
+        decoder = vae_tf.ConvDecoder((7, 5, 1), (6, 4), "elu")
+        again = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(decoder)
+        )
+        self.assertEqual(again.get_config(), decoder.get_config())

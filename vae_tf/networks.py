@@ -6,6 +6,8 @@ import math
 
 import keras
 
+STAGES = (32, 64, 64, 128)  # channels at 1/2, 1/4, ... of the image's size
+
 
 @keras.saving.register_keras_serializable("vae_tf")
 class MLP(keras.layers.Layer):
@@ -23,9 +25,9 @@ class MLP(keras.layers.Layer):
       Features `[B, hidden_units[-1]]`.
     """
 
-    def __init__(self, hidden_units=(400, 256), activation="relu", **kwargs):
+    def __init__(self, hidden_units=None, activation="relu", **kwargs):
         super().__init__(**kwargs)
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = tuple(hidden_units or (400, 256))
         self.activation = activation
         # He et al. 2015, arXiv:1502.01852: a signal that keeps its size through
         # the layers, or a deep network prunes latents before it uses them.
@@ -56,5 +58,191 @@ class MLP(keras.layers.Layer):
         }
 
 
-ENCODER_BODIES = {"mlp": MLP}
-DECODER_BODIES = {"mlp": MLP}
+def _convolution(channels, strides=1, scale=2.0, **kwargs):
+    """A 3x3 convolution; `scale` 2 is He initialisation."""
+    return keras.layers.Conv2D(
+        channels,
+        3,
+        strides,
+        padding="same",
+        kernel_initializer=keras.initializers.VarianceScaling(scale, "fan_in"),
+        **kwargs,
+    )
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class ResidualBlock(keras.layers.Layer):
+    """h + W_2 activation(W_1 activation(h)), W_1 and W_2 3x3 convolutions.
+
+    He et al. 2016, arXiv:1603.05027. The second one starts small, so that the
+    block starts close to the identity without normalising its batch.
+
+    Args:
+      channels: of input and output.
+      activation: name of a Keras activation.
+
+    Call arguments:
+      features: `[B, H, W, channels]`.
+    """
+
+    def __init__(self, channels, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.activation = activation
+        self.first = _convolution(channels)
+        self.second = _convolution(channels, scale=0.02)
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, features):
+        activate = keras.activations.get(self.activation)
+        hidden = self.first(activate(features))
+        return features + self.second(activate(hidden))
+
+    def get_config(self):
+        return super().get_config() | {
+            "channels": self.channels,
+            "activation": self.activation,
+        }
+
+
+class _Convolutional(keras.layers.Layer):
+    """What both convolutional bodies share: an image of any height and width
+    and the stages at a half, a quarter, ... of its size.
+    """
+
+    def __init__(self, hidden_units=None, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_units = hidden_units and tuple(hidden_units)
+        self.activation = activation
+
+    def get_config(self):
+        return super().get_config() | {
+            "hidden_units": self.hidden_units,
+            "activation": self.activation,
+        }
+
+
+def default_stages(image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Channels of as many stages as leave the shorter side at 4 or more pixels
+    (one at least), from the image on.
+    """
+    halvings = int(math.log2(max(min(image_shape[:2]) / 4, 2)))
+    return (STAGES + STAGES[-1:] * halvings)[:halvings]
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class ConvEncoder(_Convolutional):
+    """Stages of a strided convolution, which halves height and width (rounded
+    up), and a residual block.
+
+    Args:
+      hidden_units: channels of each stage, from the image on; None chooses by
+        the image's size.
+      activation: name of a Keras activation.
+
+    Call arguments:
+      images: `[B, H, W, C]`, of any height, width and number of channels.
+
+    Returns:
+      Features `[B, F]`.
+    """
+
+    def build(self, input_shape):
+        units = self.hidden_units or default_stages(input_shape[1:])
+        # Two flat lists: Keras does not save what lies in nested ones.
+        self.downs = [_convolution(channels, 2) for channels in units]
+        self.blocks = [ResidualBlock(n, self.activation) for n in units]
+        shape = tuple(input_shape)
+        for down, block in zip(self.downs, self.blocks, strict=True):
+            down.build(shape)
+            shape = tuple(down.compute_output_shape(shape))
+            block.build(shape)
+        super().build(input_shape)
+
+    def call(self, images):
+        # Centred: pixels in [0, 1] have a mean that would be most of them.
+        features = images - 0.5
+        for down, block in zip(self.downs, self.blocks, strict=True):
+            features = block(down(features))
+        features = keras.activations.get(self.activation)(features)
+        return keras.ops.reshape(features, (-1, math.prod(features.shape[1:])))
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class ConvDecoder(_Convolutional):
+    """The mirror of `ConvEncoder`: stages of a residual block and a convolution
+    on the image of twice the size, cut to the size that was halved.
+
+    Args:
+      image_shape: `(H, W, C)`.
+      hidden_units: channels of each stage, from the latent on; None chooses by
+        the image's size.
+      activation: name of a Keras activation.
+
+    Call arguments:
+      z: `[B, D]`.
+
+    Returns:
+      Features `[B, H, W, F]`.
+    """
+
+    def __init__(
+        self, image_shape, hidden_units=None, activation="relu", **kwargs
+    ):
+        super().__init__(hidden_units, activation, **kwargs)
+        self.image_shape = tuple(image_shape)
+
+    def build(self, input_shape):
+        units = self.hidden_units or default_stages(self.image_shape)[::-1]
+        size = self.image_shape[:2]
+        self.sizes = []  # after each stage, from the latent on
+        for _ in units:
+            self.sizes.insert(0, size)
+            size = tuple(-(-side // 2) for side in size)
+        self.first_shape = (*size, units[0])
+        self.project = keras.layers.Dense(
+            math.prod(self.first_shape), kernel_initializer="he_normal"
+        )
+        self.project.build(input_shape)
+        self.blocks = [ResidualBlock(n, self.activation) for n in units]
+        # After the last stage, at the image's own size, half the channels.
+        after = (*units[1:], max(units[-1] // 2, 1))
+        self.ups = [_convolution(channels) for channels in after]
+        shape = (None, *self.first_shape)
+        for block, up, size in zip(
+            self.blocks, self.ups, self.sizes, strict=True
+        ):
+            block.build(shape)
+            up.build((None, *size, shape[-1]))
+            shape = (None, *size, up.filters)
+        super().build(input_shape)
+
+    def call(self, z):
+        activate = keras.activations.get(self.activation)
+        features = keras.ops.reshape(self.project(z), (-1, *self.first_shape))
+        for block, up, size in zip(
+            self.blocks, self.ups, self.sizes, strict=True
+        ):
+            features = activate(block(features))
+            for axis in (1, 2):
+                features = keras.ops.repeat(features, 2, axis)
+            features = up(features[:, : size[0], : size[1]])
+        return activate(features)
+
+    def get_config(self):
+        return super().get_config() | {"image_shape": self.image_shape}
+
+
+def mirrored_mlp(image_shape, hidden_units=None, activation="relu") -> MLP:
+    """The decoder's MLP, whatever the image's shape: its default is the mirror
+    of the encoder's.
+    """
+    return MLP(hidden_units or (256, 400), activation)
+
+
+ENCODER_BODIES = {"mlp": MLP, "conv": ConvEncoder}
+DECODER_BODIES = {"mlp": mirrored_mlp, "conv": ConvDecoder}
