@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import scipy.stats
 import tensorflow as tf
@@ -7,11 +8,18 @@ from absl.testing import parameterized
 from small import grid, random_bits, small_vae
 from tensorflow_probability import distributions as tfd
 
+import vae_tf
 from vae_tf import objectives
 
 
 def normal_noise(*shape, seed=0):
     return tf.random.stateless_normal(shape, seed=[seed, 1])
+
+
+def drawn(q, prior, noise, log_likelihood=None, **kwargs):
+    """Draws of a model whose log-likelihood is a function of z, else 0."""
+    none = lambda z: tf.zeros(tf.shape(z)[:-1])  # noqa: E731
+    return objectives.draw(q, prior, noise, log_likelihood or none, **kwargs)
 
 
 class KLDivergenceTest(tf.test.TestCase):
@@ -21,7 +29,8 @@ class KLDivergenceTest(tf.test.TestCase):
 
     def test_closed_form(self):
         q = tfd.MultivariateNormalDiag(self.loc, self.scale)
-        kl = objectives.kl_divergence(q, self.prior, z=None)
+        draws = drawn(q, self.prior, normal_noise(1, 2, 2))
+        kl = objectives.kl_divergence(draws)
         variance = self.scale**2
         expected = 0.5 * (self.loc**2 + variance - 1 - np.log(variance)).sum(-1)
         self.assertAllClose(kl, expected, 1e-6, 1e-6)
@@ -35,15 +44,15 @@ class KLDivergenceTest(tf.test.TestCase):
         for analytic in (True, False):
             with tf.GradientTape() as tape:
                 q = tfd.MultivariateNormalDiag(loc, scale)
-                z = objectives.reparameterize(q, normal_noise(count, 1, 2))
-                draws = q.log_prob(z) - self.prior.log_prob(z)
+                draws = drawn(q, self.prior, normal_noise(count, 1, 2))
+                ratio = draws.log_q - draws.log_prior
                 if analytic:
-                    kl = objectives.kl_divergence(q, self.prior, z)
+                    kl = objectives.kl_divergence(draws)
                 else:
-                    kl = tf.reduce_mean(draws, axis=0)
+                    kl = tf.reduce_mean(ratio, axis=0)
             values.append(kl)
             gradients.append(tape.gradient(kl, [loc, scale]))
-        error = 4 * np.std(draws) / math.sqrt(count)
+        error = 4 * np.std(ratio) / math.sqrt(count)
         self.assertLess(error, 0.05)
         self.assertAllClose(values[0], values[1], atol=error)
         self.assertAllClose(gradients[0], gradients[1], atol=0.05)
@@ -51,9 +60,9 @@ class KLDivergenceTest(tf.test.TestCase):
     def test_is_the_average_over_samples_without_a_closed_form(self):
         prior = tfd.Independent(tfd.Laplace(tf.zeros(2), 1.0), 1)
         q = tfd.MultivariateNormalDiag(self.loc, self.scale)
-        z = objectives.reparameterize(q, normal_noise(5, 2, 2))
-        kl = objectives.kl_divergence(q, prior, z)
-        ratio = q.log_prob(z) - prior.log_prob(z)
+        draws = drawn(q, prior, normal_noise(5, 2, 2))
+        kl = objectives.kl_divergence(draws)
+        ratio = q.log_prob(draws.z) - prior.log_prob(draws.z)
         self.assertAllClose(kl, np.mean(ratio, 0))
 
 
@@ -89,6 +98,15 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
         scale = tf.fill([5], self.noise_scale)
         return tfd.MultivariateNormalDiag(loc, scale)
 
+    def draws(self, q, noise, **kwargs):
+        return drawn(
+            q,
+            self.prior,
+            noise,
+            lambda z: self.likelihood(z).log_prob(self.x),
+            **kwargs,
+        )
+
     def exact_posterior(self):
         return tfd.MultivariateNormalTriL(
             [tf.constant(self.posterior_loc, tf.float32)],
@@ -101,11 +119,7 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_at_the_exact_posterior_every_weight_is_the_evidence(self):
         q = self.exact_posterior()
-        z = objectives.reparameterize(q, normal_noise(50, 1, 2))
-        log_likelihood = self.likelihood(z).log_prob(self.x)
-        log_weights = objectives.log_importance_weights(
-            log_likelihood, z, q, self.prior
-        )
+        log_weights = self.draws(q, normal_noise(50, 1, 2)).log_weights
         self.assertAllClose(
             log_weights, tf.fill((50, 1), self.log_p), 1e-4, 1e-4
         )
@@ -114,12 +128,11 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
         self,
     ):
         q = tfd.MultivariateNormalDiag([[0.4, -0.3]], [[0.6, 0.5]])
-        z = objectives.reparameterize(q, normal_noise(400_000, 1, 2))
-        likelihood = self.likelihood(z)
-        terms = objectives.elbo(self.x, z, q, likelihood, self.prior)
+        draws = self.draws(q, normal_noise(400_000, 1, 2))
+        terms = objectives.elbo(draws)
         gap = self.log_p - terms.elbo
         divergence = tfd.kl_divergence(q, self.exact_posterior())
-        error = 4 * np.std(likelihood.log_prob(self.x)) / math.sqrt(400_000)
+        error = 4 * np.std(draws.log_likelihood) / math.sqrt(400_000)
         self.assertLess(error, 0.05)
         self.assertAllClose(gap, divergence, atol=error)
         self.assertGreater(gap[0], 0)
@@ -127,11 +140,8 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
     def test_both_forms_of_the_elbo_agree(self):
         # E[log p(x,z) - log q(z|x)] = E[log p(x|z)] - KL(q || p)
         q = tfd.MultivariateNormalDiag([[0.4, -0.3]], [[0.6, 0.5]])
-        z = objectives.reparameterize(q, normal_noise(100_000, 1, 2))
-        terms = objectives.elbo(self.x, z, q, self.likelihood(z), self.prior)
-        log_weights = objectives.log_importance_weights(
-            self.likelihood(z).log_prob(self.x), z, q, self.prior
-        )
+        draws = self.draws(q, normal_noise(100_000, 1, 2))
+        terms, log_weights = objectives.elbo(draws), draws.log_weights
         error = 4 * np.std(log_weights) / math.sqrt(100_000)
         self.assertAllClose(
             terms.elbo, tf.reduce_mean(log_weights, 0), atol=error
@@ -140,10 +150,7 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_importance_weighted_bound_rises_to_the_evidence(self):
         q = tfd.MultivariateNormalDiag([[0.4, -0.3]], [[0.6, 0.5]])
-        z = objectives.reparameterize(q, normal_noise(2**16, 1, 2))
-        log_weights = objectives.log_importance_weights(
-            self.likelihood(z).log_prob(self.x), z, q, self.prior
-        )
+        log_weights = self.draws(q, normal_noise(2**16, 1, 2)).log_weights
         bounds = []
         for k in (1, 2, 8, 64, 1024):
             grouped = tf.reshape(log_weights, (k, -1))
@@ -158,21 +165,23 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
     def test_minibatches_of_data_are_unbiased(self):
         # Only local latents: the data's ELBO is a sum over datapoints.
         x = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
-        q = tfd.MultivariateNormalDiag(tf.zeros((7, 2)), tf.ones((7, 2)))
-        z = objectives.reparameterize(q, normal_noise(3, 7, 2))
-        every = objectives.elbo(x, z, q, self.likelihood(z), self.prior).elbo
+        loc, scale = tf.zeros((7, 2)), tf.ones((7, 2))
+        noise = normal_noise(3, 7, 2)
+
+        def elbo(rows):
+            q = tfd.MultivariateNormalDiag(loc[rows], scale[rows])
+            return objectives.elbo(
+                drawn(
+                    q,
+                    self.prior,
+                    noise[:, rows],
+                    lambda z: self.likelihood(z).log_prob(x[rows]),
+                )
+            ).elbo
+
+        every = elbo(slice(None))
         self.assertEqual(every.shape, (7,))
-        parts = []
-        for rows in (slice(0, 4), slice(4, 7)):
-            q_rows = tfd.MultivariateNormalDiag(
-                q.mean()[rows], q.stddev()[rows]
-            )
-            z_rows = z[:, rows]
-            parts.append(
-                objectives.elbo(
-                    x[rows], z_rows, q_rows, self.likelihood(z_rows), self.prior
-                ).elbo
-            )
+        parts = [elbo(slice(0, 4)), elbo(slice(4, 7))]
         self.assertAllClose(tf.concat(parts, 0), every, 1e-5, 1e-5)
         # Each batch, drawn as often as it has rows, estimates the whole.
         estimates = [7 / len(part) * tf.reduce_sum(part) for part in parts]
@@ -199,3 +208,231 @@ class EvidenceOnAGridTest(tf.test.TestCase):
         self.assertAllClose(tf.reduce_sum(weight, 0), tf.ones(4), 1e-3)
         self.assertAllGreater(divergence, 0.01)
         self.assertAllClose(elbo + divergence, log_p, 5e-3, 5e-3)
+
+
+def gradients(vae, images, objective, estimator, seed, count=20):
+    """Flattened gradients of the encoder and of all else, `[count, P]` each,
+    from independent noise for every image and repetition."""
+    phi = vae.inference_variables
+    other = vae.generative_variables
+
+    @tf.function
+    def one(number):
+        shape = (objective.num_samples, images.shape[0], 2)
+        noise = tf.random.stateless_normal(shape, [seed, number])
+        with tf.GradientTape() as tape:
+            draws = vae.draws(images, noise, gradient_estimator=estimator)
+            bound = objective(draws, tf.constant(0))
+        found = tape.gradient(bound, phi + other)
+        flat = [tf.reshape(slope, [-1]) for slope in found]
+        return tf.concat(flat[: len(phi)], 0), tf.concat(flat[len(phi) :], 0)
+
+    pairs = [one(tf.constant(number)) for number in range(count)]
+    return [np.stack([pair[part] for pair in pairs]) for part in (0, 1)]
+
+
+class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.product(
+        prior=("standard_normal", "mixture", "vamp"),
+        objective_and_estimator=(
+            (objectives.ELBO(), "stl"),
+            (objectives.ELBO(beta=2.5), "stl"),
+            (objectives.IWAE(3), "dreg"),
+        ),
+    )
+    def test_has_the_mean_of_the_plain_one(
+        self, prior, objective_and_estimator
+    ):
+        objective, estimator = objective_and_estimator
+        vae = small_vae(prior=prior)
+        images = np.repeat(random_bits(2), 1500, 0)
+        plain = gradients(vae, images, objective, "plain", 1)
+        other = gradients(vae, images, objective, estimator, 2)
+        for a, b in zip(plain, other):
+            error = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / len(a))
+            difference = np.abs(a.mean(0) - b.mean(0))
+            self.assertAllGreater(5 * error + 1e-4 - difference, 0)
+            # The bound on the error is far below what is compared.
+            self.assertLess(error.max(), 0.1 * np.abs(a.mean(0)).max())
+
+    @parameterized.parameters("standard_normal", "mixture", "vamp")
+    def test_dreg_has_less_variance_for_the_encoder(self, prior):
+        # Of a model that has learned a little: where the weights are wild, as
+        # at first, neither has a variance to speak of.
+        objective, images = objectives.IWAE(50), random_bits(4)
+        vae = small_vae(prior=prior, objective=objective)
+        vae.compile(keras.optimizers.Adam(1e-2))
+        vae.fit(np.repeat(images, 3000, 0), batch_size=40, verbose=0)
+        plain, _ = gradients(vae, images, objective, "plain", 1, 100)
+        dreg, _ = gradients(vae, images, objective, "dreg", 1, 100)
+        self.assertLess(dreg.var(0).sum(), 0.2 * plain.var(0).sum())
+
+    def test_stl_vanishes_at_the_exact_posterior(self):
+        # z ~ N(0, 1), x|z ~ N(z, 1): p(z|x) = N(x/2, 1/2).
+        x = 0.8
+        loc = tf.Variable([[x / 2]])
+        scale = tf.Variable([[0.5**0.5]])
+        prior = tfd.MultivariateNormalDiag(tf.zeros(1), tf.ones(1))
+        slopes = {}
+        for estimator in ("plain", "stl"):
+            with tf.GradientTape() as tape:
+                q = tfd.MultivariateNormalDiag(loc, scale)
+                draws = drawn(
+                    q,
+                    prior,
+                    normal_noise(1, 1, 1),
+                    lambda z: tfd.Normal(z[..., 0], 1.0).log_prob(x),
+                    gradient_estimator=estimator,
+                )
+                weight = tf.reduce_mean(draws.log_weights)
+            slopes[estimator] = tape.gradient(weight, [loc, scale])
+        self.assertAllClose(slopes["stl"], [[[0.0]], [[0.0]]], atol=1e-5)
+        self.assertGreater(np.abs(slopes["plain"]).max(), 0.1)
+
+    def test_values_do_not_depend_on_the_estimator(self):
+        vae, images = small_vae(), random_bits(5)
+        noise = normal_noise(4, 5, 2)
+        plain, stl, dreg = (
+            vae.draws(images, noise, gradient_estimator=name).log_weights
+            for name in ("plain", "stl", "dreg")
+        )
+        self.assertAllClose(plain, stl, 1e-4, 1e-4)
+        self.assertAllClose(plain, dreg, 1e-4, 1e-4)
+
+    def test_auto(self):
+        self.assertEqual(objectives.ELBO().estimator(True), "plain")
+        self.assertEqual(objectives.IWAE().estimator(True), "dreg")
+        self.assertEqual(objectives.IWAE().estimator(False), "plain")
+        # With equal weights, both are one.
+        dreg = objectives.ELBO(gradient_estimator="dreg")
+        self.assertEqual(dreg.estimator(True), "stl")
+
+
+class ObjectiveTest(parameterized.TestCase, tf.test.TestCase):
+    step = tf.constant(0)
+
+    def draws(self, num_samples=1, seed=0, **kwargs):
+        vae, images = small_vae(**kwargs), random_bits(6)
+        return vae.draws(images, normal_noise(num_samples, 6, 2, seed=seed))
+
+    def test_gaussian_divergences_do_not_vary_with_the_seed(self):
+        for posterior in ("mean_field", "full_covariance"):
+            keras.utils.set_random_seed(0)
+            vae = vae_tf.VAE(
+                vae_tf.Encoder(2, posterior, hidden_units=(8,)),
+                vae_tf.Decoder((4, 3, 1), hidden_units=(8,)),
+            )
+            one, two = (
+                vae.elbo_terms(random_bits(3), normal_noise(1, 3, 2, seed=seed))
+                for seed in (1, 2)
+            )
+            self.assertAllEqual(one.kl, two.kl)
+            self.assertNotAllClose(one.reconstruction, two.reconstruction)
+
+    def test_beta_weighs_the_divergence(self):
+        draws = self.draws()
+        terms = objectives.elbo(draws)
+        for beta in (0.0, 1.0, 4.0):
+            expected = np.mean(terms.reconstruction - beta * terms.kl)
+            found = objectives.ELBO(beta=beta)(draws, self.step)
+            self.assertAllClose(found, expected, 1e-5)
+
+    def test_warm_up_is_linear(self):
+        draws = self.draws()
+        terms = objectives.elbo(draws)
+        objective = objectives.ELBO(beta=2.0, kl_warmup_steps=10)
+        for step, weight in ((0, 0.2), (4, 1.0), (9, 2.0), (500, 2.0)):
+            found = objective(draws, tf.constant(step))
+            expected = np.mean(terms.reconstruction - weight * terms.kl)
+            self.assertAllClose(found, expected, 1e-5)
+
+    @parameterized.parameters(0.01, 0.3, 50.0)
+    def test_free_bits(self, free_bits):
+        draws = self.draws()
+        q = draws.posterior
+        loc, variance = q.mean().numpy(), q.variance().numpy()
+        kl = 0.5 * (loc**2 + variance - 1 - np.log(variance))  # [B, D]
+        expected = np.mean(objectives.elbo(draws).reconstruction) - np.sum(
+            np.maximum(free_bits, kl.mean(0))
+        )
+        found = objectives.ELBO(free_bits=free_bits)(draws, self.step)
+        self.assertAllClose(found, expected, 1e-5)
+
+    def test_free_bits_cost_nothing_and_pull_nothing(self):
+        vae, images = small_vae(), random_bits(5)
+        noise = normal_noise(1, 5, 2)
+        slopes = []
+        for objective in (
+            objectives.ELBO(free_bits=1e3),
+            objectives.ELBO(beta=0),
+        ):
+            with tf.GradientTape() as tape:
+                value = objective(vae.draws(images, noise), self.step)
+            slopes.append(tape.gradient(value, vae.inference_variables))
+        self.assertAllClose(*slopes)
+
+    def test_free_bits_under_stl_have_the_plain_mean(self):
+        vae, images = small_vae(), np.repeat(random_bits(2), 1500, 0)
+        q = vae.encoder(images)
+        kl = np.mean(
+            objectives.kl_per_dimension(q, vae.prior_distribution()), 0
+        )
+        objective = objectives.ELBO(free_bits=float(kl.mean()))  # one of two
+        plain, _ = gradients(vae, images, objective, "plain", 1)
+        stl, _ = gradients(vae, images, objective, "stl", 2)
+        error = np.sqrt((plain.var(0) + stl.var(0)) / len(plain))
+        difference = np.abs(plain.mean(0) - stl.mean(0))
+        self.assertAllGreater(5 * error + 1e-4 - difference, 0)
+
+    def test_reported_is_the_bound_itself(self):
+        draws = self.draws(4)
+        plain = objectives.elbo(draws)
+        for objective in (
+            objectives.ELBO(4, beta=3.0, free_bits=2.0, kl_warmup_steps=9),
+            objectives.IWAE(4),
+        ):
+            bounds = objective.bounds(draws)
+            self.assertEqual(set(bounds), set(objective.names))
+            self.assertAllEqual(bounds["elbo"], plain.elbo)
+        weights = np.exp(draws.log_weights.numpy().astype(np.float64))
+        self.assertAllClose(bounds["iwae"], np.log(weights.mean(0)), 1e-5)
+
+    @parameterized.parameters("standard_normal", "mixture", "vamp")
+    def test_iwae_of_one_sample_is_the_sampled_elbo(self, prior):
+        draws = self.draws(1, prior=prior)
+        sampled = draws.log_likelihood + draws.log_prior - draws.log_q
+        bound = objectives.importance_weighted_bound(draws.log_weights)
+        self.assertAllClose(bound, sampled[0], 1e-6, 1e-6)
+        # And the ELBO in expectation.
+        draws = self.draws(40_000, prior=prior)
+        error = 5 * np.std(draws.log_weights, 0) / 200
+        elbo = objectives.elbo(draws).elbo
+        difference = np.abs(np.mean(draws.log_weights, 0) - elbo)
+        self.assertAllGreater(error + 1e-4 - difference, 0)
+
+    @parameterized.named_parameters(
+        (
+            "samples",
+            objectives.ELBO,
+            {"num_samples": 0},
+            "num_samples: .* >= 1",
+        ),
+        ("beta", objectives.ELBO, {"beta": -1.0}, "beta: .* >= 0, received -1"),
+        ("estimator", objectives.IWAE, {"gradient_estimator": "x"}, "one of a"),
+        (
+            "iwae_beta",
+            objectives.IWAE,
+            {"beta": 2.0},
+            "beta: expected 1.0 with",
+        ),
+        ("iwae_warm_up", objectives.IWAE, {"kl_warmup_steps": 5}, "kl_warmup"),
+        (
+            "iwae_bits",
+            objectives.IWAE,
+            {"free_bits": 0.1},
+            "inside a logarithm",
+        ),
+    )
+    def test_refuses(self, objective, settings, message):
+        with self.assertRaisesRegex(ValueError, message):
+            objective(**settings)

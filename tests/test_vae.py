@@ -1,9 +1,12 @@
+import itertools
 import subprocess
 import sys
+import warnings
 from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from absl.testing import parameterized
@@ -12,6 +15,9 @@ from tensorflow_probability import distributions as tfd
 
 import vae_tf
 from vae_tf import vae as vae_module
+from vae_tf.likelihoods import LIKELIHOODS
+from vae_tf.posteriors import POSTERIORS
+from vae_tf.priors import PRIORS
 
 
 class Categorical(keras.layers.Layer):
@@ -262,7 +268,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertEqual(set(measured), {"elbo", "reconstruction", "kl"})
         posterior = vae.encoder(images)
-        prior = vae.prior.distribution()
+        prior = vae.prior_distribution()
         kl = tfd.kl_divergence(posterior, prior)
         self.assertAllClose(measured["kl"], np.mean(kl), 1e-5)
         self.assertAllClose(
@@ -322,7 +328,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             vae = small_vae()
             vae.adapt(data)
             mean = (images.sum(0) + 0.5) / 51
-            bias = tf.reshape(vae.decoder.likelihood.linear.bias, IMAGE_SHAPE)
+            bias = tf.reshape(vae.decoder.likelihood.bias, IMAGE_SHAPE)
             self.assertAllClose(tf.sigmoid(bias), mean, 1e-5)
 
     @parameterized.named_parameters(
@@ -387,7 +393,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         vae.adapt(data.train)
         vae = compiled(vae, keras.optimizers.Adam(3e-3))
         mean = vae.decoder.likelihood.distribution(
-            vae.decoder.likelihood.linear.bias.numpy().reshape(8, 8, 1)
+            vae.decoder.likelihood.bias.numpy().reshape(8, 8, 1)
         )
         held_out = np.concatenate(list(data.validation))
         baseline = np.mean(mean.log_prob(held_out))
@@ -409,7 +415,33 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(int(vae.optimizer.iterations), 3)
 
 
-class SavingTest(tf.test.TestCase):
+def combined(
+    likelihood="bernoulli",
+    posterior="mean_field",
+    prior="standard_normal",
+    objective="elbo",
+    network="mlp",
+    **kwargs,
+):
+    """A small VAE of the families named."""
+    keras.utils.set_random_seed(0)
+    body = {"network": network, "hidden_units": (6,)}
+    if prior != "standard_normal":
+        prior = PRIORS[prior](2, num_components=3)
+    return vae_tf.VAE(
+        vae_tf.Encoder(2, posterior, **body),
+        vae_tf.Decoder(IMAGE_SHAPE, likelihood, **body),
+        prior=prior,
+        objective=objective,
+        **kwargs,
+    )
+
+
+# log q(z|x) of an autoregressive flow at a z of another origin.
+NEVER = ("iaf", "vamp")
+
+
+class SavingTest(parameterized.TestCase, tf.test.TestCase):
     def test_round_trip(self):
         vae, images = compiled(), random_bits(6)
         vae.fit(images, verbose=0)
@@ -440,3 +472,250 @@ class SavingTest(tf.test.TestCase):
         )
         expected = vae.reconstruct(images).numpy().sum()
         self.assertAllClose(float(result.stdout), expected, 1e-5)
+
+    @parameterized.product(
+        likelihood=tuple(LIKELIHOODS), network=("mlp", "conv")
+    )
+    def test_round_trip_of_every_likelihood_and_body(self, likelihood, network):
+        self.round_trip(combined(likelihood, network=network))
+
+    @parameterized.parameters(
+        *((q, p) for q in POSTERIORS for p in PRIORS if (q, p) != NEVER)
+    )
+    def test_round_trip_of_every_posterior_and_prior(self, posterior, prior):
+        objective = vae_tf.IWAE(3, "plain")
+        self.round_trip(combined("bernoulli", posterior, prior, objective))
+
+    def round_trip(self, vae):
+        images = random_bits(3)
+        vae.adapt(images)
+        path = self.create_tempfile("vae.keras").full_path
+        vae.save(path)
+        again = vae_tf.load(path)
+        noise = tf.random.stateless_normal((2, 3, 2), seed=[0, 1])
+        one, two = vae.draws(images, noise), again.draws(images, noise)
+        self.assertAllClose(one.log_weights, two.log_weights, 1e-5, 1e-5)
+        self.assertAllClose(
+            vae.reconstruct(images), again.reconstruct(images), 1e-5, 1e-5
+        )
+        self.assertAllClose(vae.sample(2, seed=1), again.sample(2, seed=1))
+        self.assertEqual(
+            again.objective.get_config(), vae.objective.get_config()
+        )
+
+
+ROWS = {
+    "elbo": lambda: vae_tf.ELBO(),
+    "elbo_stl": lambda: vae_tf.ELBO(2, "stl"),
+    "beta_and_warm_up": lambda: vae_tf.ELBO(beta=2.0, kl_warmup_steps=5),
+    "free_bits": lambda: vae_tf.ELBO(free_bits=1e-4),
+    "iwae": lambda: vae_tf.IWAE(3),
+    "iwae_plain": lambda: vae_tf.IWAE(3, "plain"),
+    "iwae_stl": lambda: vae_tf.IWAE(3, "stl"),
+}
+FACTORS = {
+    "likelihood": tuple(LIKELIHOODS),
+    "posterior": tuple(POSTERIORS),
+    "prior": tuple(PRIORS),
+    "objective": tuple(ROWS),
+    "network": ("mlp", "conv"),
+    "jit": (False, True),
+}
+
+
+def is_possible(likelihood, posterior, prior, objective, network, jit):
+    """Whether a combination is none of those that are refused."""
+    if posterior == "iaf":
+        return prior != "vamp" and objective not in (
+            "elbo_stl",
+            "iwae_stl",
+            "free_bits",
+        )
+    if objective == "free_bits":
+        return (posterior, prior) == ("mean_field", "standard_normal")
+    return True
+
+
+EVERY = [
+    combination
+    for combination in itertools.product(*FACTORS.values())
+    if is_possible(*combination)
+]
+
+
+def covering_array():
+    """Combinations in which every possible pair of choices occurs, greedily."""
+
+    def pairs(combination):
+        return set(itertools.combinations(enumerate(combination), 2))
+
+    left = set().union(*map(pairs, EVERY))
+    chosen = []
+    while left:
+        chosen.append(max(EVERY, key=lambda c: len(pairs(c) & left)))
+        left -= pairs(chosen[-1])
+    return chosen
+
+
+class Combination(parameterized.TestCase, tf.test.TestCase):
+    def train(self, likelihood, posterior, prior, objective, network, jit):
+        images = random_bits(6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # stl with iwae
+            vae = combined(
+                likelihood, posterior, prior, ROWS[objective](), network
+            )
+        vae.adapt(images)
+        noise = tf.random.stateless_normal(
+            (vae.objective.num_samples, 6, 2), seed=[0, 1]
+        )
+        with tf.GradientTape() as tape:
+            draws = vae.draws(images, noise, True, vae.gradient_estimator)
+            loss = -vae.objective(draws, tf.constant(0))
+        for variable, slope in zip(
+            vae.trainable_variables,
+            tape.gradient(loss, vae.trainable_variables),
+        ):
+            self.assertGreater(np.abs(slope).max(), 0, variable.path)
+            self.assertTrue(np.all(np.isfinite(slope)), variable.path)
+        vae.compile("adam", jit_compile=jit, run_eagerly=not jit)
+        before = [np.array(v) for v in vae.trainable_variables]
+        history = vae.fit(images, batch_size=3, verbose=0).history
+        self.assertEqual(int(vae.optimizer.iterations), 2)
+        for name, (value,) in history.items():
+            self.assertTrue(np.isfinite(value), name)
+        for old, variable in zip(before, vae.trainable_variables):
+            self.assertNotAllEqual(old, variable, variable.path)
+
+
+class CoveringArrayTest(Combination):
+    @parameterized.parameters(*covering_array())
+    def test_pairs_of_choices_train(self, *combination):
+        self.train(*combination)
+
+    def test_the_covering_array_is_small(self):
+        self.assertLess(len(covering_array()), 45)
+        self.assertGreater(len(EVERY), 500)
+
+
+@pytest.mark.slow
+class EveryCombinationTest(Combination):
+    @parameterized.parameters(*EVERY)
+    def test_trains(self, *combination):
+        self.train(*combination)
+
+
+class RefusalTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        (
+            "stl_iaf",
+            ("iaf", "standard_normal", vae_tf.ELBO(1, "stl")),
+            {},
+            "2 pass",
+        ),
+        (
+            "dreg_iaf",
+            ("iaf", "mixture", vae_tf.IWAE(3, "dreg")),
+            {},
+            "2 passes",
+        ),
+        ("vamp_iaf", ("iaf", "vamp", "elbo"), {}, "not made of q.*2 passes"),
+        (
+            "em_vamp",
+            ("mean_field", "vamp", "elbo"),
+            {"train_variables": "alternate"},
+            "train_variables: expected all .* 'alternate': p.z. is made",
+        ),
+        (
+            "bits_q",
+            ("full_covariance", "standard_normal", vae_tf.ELBO(free_bits=0.1)),
+            {},
+            "free_bits: .* factorise.* received 0.1 with posterior FullCov",
+        ),
+        (
+            "bits_p",
+            ("mean_field", "mixture", vae_tf.ELBO(free_bits=0.1)),
+            {},
+            "free_bits: .* prior Mixture",
+        ),
+        (
+            "unknown_variables",
+            ("mean_field", "mixture", "elbo"),
+            {"train_variables": "phi"},
+            "train_variables: expected one of all, .*received 'phi'",
+        ),
+        (
+            "unknown",
+            ("mean_field", "mixture", "elbow"),
+            {},
+            "one of elbo, iwae",
+        ),
+    )
+    def test_refuses(self, families, kwargs, message):
+        with self.assertRaisesRegex(vae_tf.UserError, message):
+            combined("bernoulli", *families, **kwargs)
+
+    def test_iaf_with_iwae_is_plain(self):
+        vae = combined("bernoulli", "iaf", objective="iwae")
+        self.assertEqual(vae.gradient_estimator, "plain")
+        vae = combined("bernoulli", "full_covariance", objective="iwae")
+        self.assertEqual(vae.gradient_estimator, "dreg")
+
+    def test_a_biased_estimator_is_said_to_be(self):
+        with self.assertWarnsRegex(UserWarning, "stl is biased"):
+            combined(objective=vae_tf.IWAE(3, "stl"))
+
+    def test_pixels_off_the_levels_are_refused(self):
+        vae = combined("discretized_logistic")
+        levels = np.round(random_bits(2) * 0.3 * 255) / 255
+        vae.check_images(levels.astype(np.float32))
+        with self.assertRaisesRegex(vae_tf.UserError, "k/255 with whole k"):
+            vae.check_images(levels + 0.3 / 255)
+        combined("continuous_bernoulli").check_images(levels + 0.3 / 255)
+
+
+class VariationalEMTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.product(
+        train_variables=("inference", "generative"), jit=(False, True)
+    )
+    def test_the_other_variables_are_left_bit_identical(
+        self, train_variables, jit
+    ):
+        vae = compiled(
+            small_vae(prior="mixture", train_variables=train_variables),
+            jit_compile=jit,
+        )
+        moved = getattr(vae, f"{train_variables}_variables")
+        ids = {id(variable) for variable in moved}
+        held = [v for v in vae.trainable_variables if id(v) not in ids]
+        before = [np.array(v) for v in held], [np.array(v) for v in moved]
+        elbo = np.mean(vae.elbo(random_bits(8), 1, num_samples=500))
+        vae.fit(random_bits(8), batch_size=8, epochs=30, verbose=0)
+        for old, variable in zip(before[0], held):
+            self.assertAllEqual(old, variable)
+        for old, variable in zip(before[1], moved):
+            self.assertNotAllEqual(old, variable)
+        after = np.mean(vae.elbo(random_bits(8), 1, num_samples=500))
+        self.assertGreater(after, elbo)
+
+    def test_alternation_moves_phi_then_theta(self):
+        # Two updates of plain gradient descent, the second from where the first
+        # one ended, each on noise of its own.
+        images = random_bits(5)
+        vae = small_vae(train_variables="alternate")
+        twin = small_vae()
+        vae.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        vae.train_on_batch(images)
+        self.assertEqual(int(vae.optimizer.iterations), 2)
+        for variables in (twin.inference_variables, twin.generative_variables):
+            noise = twin._noise(images, twin.noise_seeds.next())
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(twin.elbo_terms(images, noise).elbo)
+            for variable, slope in zip(
+                variables, tape.gradient(loss, variables)
+            ):
+                variable.assign_sub(0.1 * slope)
+        for ours, theirs in zip(
+            vae.trainable_variables, twin.trainable_variables
+        ):
+            self.assertAllClose(ours, theirs, 1e-5, 1e-6)

@@ -169,18 +169,17 @@ def _moments(
     from K draws, a few at a time.
     """
     batch = images.shape[0]
-    posterior, prior = vae.encoder(images), vae.prior.distribution()
+    posterior, prior = vae.encoder(images), vae.prior_distribution()
 
     def add(chunk, reconstruction, kl, log_sum, log_sum_of_squares):
         chunk_seed = tf.random.experimental.stateless_fold_in(seed, chunk)
         noise = tf.random.stateless_normal(
             (at_once, batch, vae.encoder.latent_dim), chunk_seed
         )
-        z = objectives.reparameterize(posterior, noise)  # [at_once, B, D]
-        log_likelihood = vae.decoder(z).log_prob(images)  # [at_once, B]
-        log_weights = objectives.log_importance_weights(
-            log_likelihood, z, posterior, prior
-        )
+        draws = objectives.draw(
+            posterior, prior, noise, lambda z: vae.decoder(z).log_prob(images)
+        )  # each [at_once, B]
+        log_weights = draws.log_weights
         # The last chunk may reach past K; what lies past it has weight 0.
         counts = (chunk * at_once + tf.range(at_once) < num_samples)[
             :, tf.newaxis
@@ -190,9 +189,9 @@ def _moments(
         return (
             chunk + 1,
             reconstruction
-            + tf.reduce_sum(tf.where(counts, log_likelihood, 0.0), axis=0)
+            + tf.reduce_sum(tf.where(counts, draws.log_likelihood, 0.0), axis=0)
             / num_samples,
-            kl + share * objectives.kl_divergence(posterior, prior, z),
+            kl + share * objectives.kl_divergence(draws),
             tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
             tf.reduce_logsumexp(
                 tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0

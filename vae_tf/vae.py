@@ -11,13 +11,21 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vae_tf import objectives
-from vae_tf.config import GREY_VALUES, UserError, choose
+from vae_tf.config import NOT_IN_SUPPORT, UserError, choose
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
+from vae_tf.objectives import OBJECTIVES
 from vae_tf.priors import PRIORS
 
 # Of the noise in `evaluate` and validation: the same at every epoch.
 EVALUATION_SEED = 7
+# The variables that each update of a step moves.
+TRAIN_VARIABLES = {
+    "all": ("all",),
+    "inference": ("inference",),
+    "generative": ("generative",),
+    "alternate": ("inference", "generative"),
+}
 NO_IMAGES = "data: expected at least one batch of images, received none."
 
 
@@ -53,6 +61,10 @@ class VAE(keras.Model):
       encoder: the inference network.
       decoder: the generative network.
       prior: family of p(z), a name of `PRIORS` or an instance.
+      objective: what `fit` maximises, a name of `OBJECTIVES` or an instance
+        such as `vae_tf.IWAE(num_samples=5)`.
+      train_variables: "all"; "inference" (phi) or "generative" (theta) alone;
+        "alternate", variational EM: each step updates phi, then theta.
       seed: of the training noise.
 
     Raises:
@@ -65,19 +77,28 @@ class VAE(keras.Model):
         encoder: Encoder,
         decoder: Decoder,
         prior="standard_normal",
+        objective="elbo",
+        train_variables: str = "all",
         seed: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if train_variables not in TRAIN_VARIABLES:
+            raise UserError(
+                "train_variables: expected one of "
+                f"{', '.join(TRAIN_VARIABLES)}, received {train_variables!r}."
+            )
         self.encoder = encoder
         self.decoder = decoder
         self.prior = choose(
             "prior", prior, PRIORS, latent_dim=encoder.latent_dim
         )
+        self.objective = choose("objective", objective, OBJECTIVES)
+        self.train_variables = train_variables
         self.seed = seed
         self.noise_seeds = keras.random.SeedGenerator(seed)
         self.trackers = [
-            keras.metrics.Mean(name=name) for name in objectives.ELBO._fields
+            keras.metrics.Mean(name=name) for name in self.objective.names
         ]
         if encoder.latent_dim >= math.prod(decoder.image_shape):
             warnings.warn(
@@ -101,7 +122,8 @@ class VAE(keras.Model):
             )
         if not self.decoder.built:
             self.decoder.build((None, self.encoder.latent_dim))
-        self.prior.build(None)
+        if not self.prior.built:
+            self.prior.build(self.decoder.image_shape)
         self._check_parts()
         super().build(input_shape)
 
@@ -115,6 +137,12 @@ class VAE(keras.Model):
         """theta: the trainable variables of p(x|z) and p(z)."""
         return self.decoder.trainable_variables + self.prior.trainable_variables
 
+    @property
+    def gradient_estimator(self) -> str:
+        """The estimator in use: the objective's, with "auto" resolved."""
+        one_pass = getattr(self.encoder.posterior, "one_pass_density", False)
+        return self.objective.estimator(one_pass)
+
     # The model, in words of probability.
 
     def elbo(self, images, seed: int, num_samples: int = 1) -> tf.Tensor:
@@ -125,27 +153,44 @@ class VAE(keras.Model):
           UserError: the images are not what `check_images` expects.
         """
         images = self.check_images(images)
-        return self.elbo_terms(
-            images, self._noise(images, [0, seed], num_samples)
-        ).elbo
+        noise = self._noise(images, [0, seed], num_samples)
+        return self.elbo_terms(images, noise).elbo
 
-    def elbo_terms(
-        self, images: tf.Tensor, noise: tf.Tensor, training: bool = False
-    ) -> objectives.ELBO:
+    def elbo_terms(self, images: tf.Tensor, noise: tf.Tensor):
         """ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) and its terms, `[B]`,
-        in nats.
+        in nats, from noise `[K, B, D]` as `draws` takes it.
+        """
+        return objectives.elbo(self.draws(images, noise))
+
+    def draws(
+        self,
+        images: tf.Tensor,
+        noise: tf.Tensor,
+        training: bool = False,
+        gradient_estimator: str = "plain",
+    ) -> objectives.Draws:
+        """z ~ q(z|x) and log q(z|x), log p(z), log p(x|z), of which every bound
+        is made.
 
         Args:
           images: x `[B, H, W, C]`.
           noise: standard-normal epsilon `[K, B, D]`; the same noise gives the
-            same bound.
+            same draws.
           training: whether layers such as dropout behave as in training.
+          gradient_estimator: see `objectives.draw`.
         """
         posterior = self.encoder(images, training=training)  # q(z|x)
-        z = objectives.reparameterize(posterior, noise)  # [K, B, D]
-        likelihood = self.decoder(z, training=training)  # p(x|z)
-        prior = self.prior.distribution()  # p(z)
-        return objectives.elbo(images, z, posterior, likelihood, prior)
+        return objectives.draw(
+            posterior,
+            self.prior_distribution(),
+            noise,
+            lambda z: self.decoder(z, training=training).log_prob(images),
+            gradient_estimator,
+        )
+
+    def prior_distribution(self) -> tfd.Distribution:
+        """p(z), batch `[]`, event `[D]`."""
+        return self.prior.distribution(self.encoder)
 
     def log_joint(self, images, z) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z) `[..., B]`, in nats, for z `[...,
@@ -154,7 +199,7 @@ class VAE(keras.Model):
         images = self.check_images(images)
         return self.decoder(z).log_prob(
             images
-        ) + self.prior.distribution().log_prob(z)
+        ) + self.prior_distribution().log_prob(z)
 
     def sample(self, num_samples: int, seed: int) -> tf.Tensor:
         """Draws from p(x) `[num_samples, H, W, C]`, by ancestral sampling: z ~
@@ -163,7 +208,7 @@ class VAE(keras.Model):
         z_seed, x_seed = tf.unstack(
             tf.random.experimental.stateless_split([0, seed], 2)
         )
-        z = self.prior.distribution().sample(num_samples, seed=z_seed)
+        z = self.prior_distribution().sample(num_samples, seed=z_seed)
         return self.decoder(z).sample(seed=x_seed)
 
     def reconstruct(self, images) -> tf.Tensor:
@@ -180,8 +225,8 @@ class VAE(keras.Model):
     # The same model, as Keras trains it.
 
     def adapt(self, data, batch_size: int = 128) -> None:
-        """Sets what depends on the data before training: the likelihood head's
-        bias from the mean image.
+        """Sets what depends on the data before training: the likelihood's bias
+        from the mean image, a VampPrior's pseudo-inputs from some images.
 
         Args:
           data: images `[N, H, W, C]` or a dataset of batches of them, as for
@@ -193,24 +238,44 @@ class VAE(keras.Model):
                 self.check_images(data)
             ).batch(batch_size)
         total, count = np.zeros(self.decoder.image_shape), 0
+        generator = np.random.default_rng(self.seed)
+        kept, keys = np.zeros((0, *self.decoder.image_shape), np.float32), []
         for batch in data:
             images = _images_of(batch)
             if count == 0:
                 self.check_images(images)
+            images = images.numpy()
             total += np.sum(images, axis=0, dtype=np.float64)
-            count += images.shape[0]
+            count += len(images)
+            # A fair choice from a stream: the smallest of random keys.
+            kept = np.concatenate([kept, images])
+            keys = np.concatenate([keys, generator.random(len(images))])
+            smallest = np.argsort(keys)[: self.prior.num_images]
+            kept, keys = kept[smallest], keys[smallest]
         if count == 0:
             raise UserError(NO_IMAGES)
         self.decoder.likelihood.adapt(total / count, count)
+        self.prior.adapt(kept)
+
+    def compile(self, *args, **kwargs):
+        """Keras' `compile`; the optimizer then knows every variable, also where
+        its first update moves some of them alone.
+        """
+        super().compile(*args, **kwargs)
+        if self.optimizer and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
         images = _images_of(data)
-        noise = self._noise(images, self.noise_seeds.next())
-        with tf.GradientTape() as tape:
-            terms = self.elbo_terms(images, noise, training=True)
-            elbo = tf.reduce_mean(terms.elbo)
-            minimize(-elbo, self.optimizer, self.trainable_variables, tape)
-        return self._track(terms)
+        for variables in self._moved():
+            noise = self._noise(
+                images, self.noise_seeds.next(), self.objective.num_samples
+            )
+            with tf.GradientTape() as tape:
+                draws = self.draws(images, noise, True, self.gradient_estimator)
+                elbo = self.objective(draws, self.optimizer.iterations)
+                minimize(-elbo, self.optimizer, variables, tape)
+        return self._track(draws)
 
     def test_step(self, data):
         images = _images_of(data)
@@ -218,7 +283,19 @@ class VAE(keras.Model):
         # noise in every batch, and the same again in the next pass, so that
         # epochs are compared on equal draws.
         seed = [EVALUATION_SEED, tf.cast(self.trackers[0].count, tf.int32)]
-        return self._track(self.elbo_terms(images, self._noise(images, seed)))
+        noise = self._noise(images, seed, self.objective.num_samples)
+        return self._track(self.draws(images, noise))
+
+    def _moved(self) -> list[list[keras.Variable]]:
+        """The variables of each update of a step."""
+        variables = {
+            "all": self.trainable_variables,
+            "inference": self.inference_variables,
+            "generative": self.generative_variables,
+        }
+        return [
+            variables[name] for name in TRAIN_VARIABLES[self.train_variables]
+        ]
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """Keras' `fit`, after a look at the images (all of an array, the first
@@ -269,13 +346,17 @@ class VAE(keras.Model):
                 "images: expected values in [0, 1], received values from "
                 f"{values.min()} to {values.max()}."
             )
-        if self.decoder.likelihood.support == "binary" and not np.all(
-            (values == 0) | (values == 1)
-        ):
-            raise UserError(
-                "images: expected pixels 0 or 1, received grey values: "
-                f"{GREY_VALUES}. Binarise them, as vae_tf.load_data does."
-            )
+        support = self.decoder.likelihood.support
+        if support in NOT_IN_SUPPORT:
+            steps = 1 if support == "binary" else 255  # between 0 and 1
+            if not np.allclose(
+                values * steps, np.round(values * steps), 0, 1e-3
+            ):
+                raise UserError(
+                    f"images: expected pixels k/{steps} with whole k, received "
+                    f"other values: {NOT_IN_SUPPORT[support]}. "
+                    "vae_tf.load_data gives a likelihood what it needs."
+                )
         return images
 
     def save_own_variables(self, store):
@@ -290,6 +371,8 @@ class VAE(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
             "prior": keras.saving.serialize_keras_object(self.prior),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "train_variables": self.train_variables,
             "seed": self.seed,
         }
 
@@ -304,11 +387,11 @@ class VAE(keras.Model):
         shape = (num_samples, tf.shape(images)[0], self.encoder.latent_dim)
         return tf.random.stateless_normal(shape, tf.cast(seed, tf.int32))
 
-    def _track(self, terms: objectives.ELBO) -> dict[str, tf.Tensor]:
-        for tracker, term in zip(self.trackers, terms, strict=True):
-            tracker.update_state(
-                term
-            )  # [B], so that a short last batch weighs what it should
+    def _track(self, draws: objectives.Draws) -> dict[str, tf.Tensor]:
+        bounds = self.objective.bounds(draws)
+        for tracker in self.trackers:
+            # [B], so that a short last batch weighs what it should
+            tracker.update_state(bounds[tracker.name])
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def _check_data(self, data) -> None:
@@ -321,7 +404,9 @@ class VAE(keras.Model):
             self.check_images(_images_of(data))
 
     def _check_parts(self) -> None:
-        """Raises UserError unless the parts are what `elbo_terms` relies on."""
+        """Raises UserError unless the parts are what `draws` and the objective
+        rely on.
+        """
         latent, image = (self.encoder.latent_dim,), self.decoder.image_shape
         posterior = self.encoder(tf.zeros((1, *image)))
         if not (
@@ -337,7 +422,7 @@ class VAE(keras.Model):
             )
         for name, found, expected in (
             ("posterior", posterior, latent),
-            ("prior", self.prior.distribution(), latent),
+            ("prior", self.prior_distribution(), latent),
             ("likelihood", self.decoder(tf.zeros((1, *latent))), image),
         ):
             if tuple(found.event_shape) != expected:
@@ -345,6 +430,57 @@ class VAE(keras.Model):
                     f"{name}: expected a distribution with event shape "
                     f"{expected}, received {tuple(found.event_shape)}."
                 )
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        """Raises UserError where parts that are right by themselves have no
+        objective together.
+        """
+        q, p, objective = self.encoder.posterior, self.prior, self.objective
+        q_name, p_name = type(q).__name__, type(p).__name__
+        one_pass = getattr(q, "one_pass_density", False)
+        sequential = (
+            f"log q(z|x) of {q_name} at a z of another origin takes "
+            f"{self.encoder.latent_dim} passes, one after the other"
+        )
+        if self.gradient_estimator != "plain" and not one_pass:
+            raise UserError(
+                f"gradient_estimator: expected plain (or auto) with posterior "
+                f"{q_name}, received {objective.gradient_estimator!r}: "
+                f"{sequential}."
+            )
+        if p.uses_encoder and not one_pass:
+            raise UserError(
+                "prior: expected one that is not made of q(z|x) with posterior "
+                f"{q_name}, received {p_name}: {sequential}."
+            )
+        if p.uses_encoder and self.train_variables != "all":
+            raise UserError(
+                f"train_variables: expected all with prior {p_name}, received "
+                f"{self.train_variables!r}: p(z) is made of the inference "
+                "network, so phi cannot be held while theta moves, nor p(z) "
+                "while phi does."
+            )
+        if objective.free_bits and not (
+            getattr(q, "factorizes", False) and p.factorizes
+        ):
+            raise UserError(
+                "free_bits: expected 0.0 unless q(z|x) and p(z) factorise, "
+                "because the KL divergence of a single dimension is that of "
+                f"factors; received {objective.free_bits} with posterior "
+                f"{q_name} and prior {p_name}."
+            )
+        if (
+            objective.bound != "elbo"
+            and objective.num_samples > 1
+            and self.gradient_estimator == "stl"
+        ):
+            warnings.warn(
+                "gradient_estimator: stl is biased for the importance-weighted "
+                "bound of more than one sample (Tucker et al. 2018, "
+                "arXiv:1810.04152); dreg is not.",
+                stacklevel=2,
+            )
 
 
 def _is_standard_normal(base: tfd.Distribution, latent_dim: int) -> bool:
