@@ -5,7 +5,15 @@ import pathlib
 import tensorflow as tf
 from absl.testing import parameterized
 
-from vae_tf import config, likelihoods, networks, posteriors, priors
+from vae_tf import (
+    config,
+    likelihoods,
+    networks,
+    objectives,
+    posteriors,
+    priors,
+    vae,
+)
 from vae_tf.config import Config, UserError
 
 
@@ -19,6 +27,12 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         self.assertSameElements(config.PRIORS, priors.PRIORS)
         self.assertSameElements(config.NETWORKS, networks.ENCODER_BODIES)
         self.assertSameElements(config.NETWORKS, networks.DECODER_BODIES)
+        self.assertSameElements(config.OBJECTIVES, objectives.OBJECTIVES)
+        self.assertSameElements(config.TRAIN_VARIABLES, vae.TRAIN_VARIABLES)
+        self.assertEqual(
+            config.GRADIENT_ESTIMATORS, objectives.GRADIENT_ESTIMATORS
+        )
+        self.assertEqual(config.NORMAL_SCALES, likelihoods.NORMAL_SCALES)
 
     def test_survives_json(self):
         before = Config(
@@ -36,7 +50,7 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         ("float_for_int", {"epochs": 1.5}, "integer >= 1, received 1.5"),
         ("nan", {"learning_rate": float("nan")}, "finite number > 0.0"),
         ("at_exclusive_limit", {"learning_rate": 0.0}, "> 0.0, received 0.0"),
-        ("unknown_name", {"likelihood": "poisson"}, "bernoulli, received 'poi"),
+        ("unknown_name", {"likelihood": "poisson"}, "logistic, received 'poi"),
         ("none_for_required", {"optimizer": None}, "adam.*received None"),
         ("no_layers", {"hidden_units": ()}, r"each >= 1, received \(\)"),
         ("empty_layer", {"hidden_units": (4, 0)}, r"received \(4, 0\)"),
@@ -59,6 +73,12 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         chosen = config.choose("network", "mlp", family, hidden_units=(3,))
         self.assertEqual(chosen.hidden_units, (3,))
         self.assertIs(config.choose("network", chosen, family), chosen)
+        # A member takes the settings that it names, and no others.
+        config.choose("network", "mlp", family, hidden_units=None, flow_depth=3)
+        with self.assertRaisesRegex(UserError, "at least 2 for posterior iaf"):
+            config.choose(
+                "posterior", "iaf", posteriors.POSTERIORS, latent_dim=1
+            )
         with self.assertRaisesRegex(
             UserError, "network: expected one of mlp, "
         ):

@@ -28,6 +28,9 @@ def source(levels=5, count=50, streamed=False):
     return Source("random", "random", levels, images, labels)
 
 
+RECORDED_MEAN = 0.5009921025848598  # of the dequantised test images
+
+
 def stack(dataset):
     return np.concatenate(list(dataset.as_numpy_iterator()))
 
@@ -209,3 +212,85 @@ class RealDataTest(tf.test.TestCase):
 
 
 FIRST_BITS = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 0, 1, 0, 1, 1]
+
+
+class DequantizationTest(parameterized.TestCase, tf.test.TestCase):
+    def data(self, binarization="none", streamed=False, batch=8, seed=0):
+        return vae_tf.Data(
+            source(streamed=streamed), binarization, batch, seed, "uniform"
+        )
+
+    @parameterized.parameters(False, True)
+    def test_noise_fills_the_steps_between_the_levels(self, streamed):
+        data = self.data(streamed=streamed)
+        stored = source().images
+        for found, split in (
+            (stack(data.test), "test"),
+            (stack(data.validation), "validation"),
+        ):
+            self.assertAllEqual(np.floor(found * 5), stored[split])
+            self.assertAllInRange(found, 0.0, 1.0)
+            noise = found * 5 - stored[split]
+            self.assertAllClose(noise.mean(), 0.5, atol=0.05)
+            self.assertAllClose(noise.std(), 12**-0.5, atol=0.05)
+            self.assertGreater(len(np.unique(noise)), 150)
+
+    def test_evaluation_pixels_are_drawn_once_and_for_all(self):
+        one = stack(self.data().test)
+        self.assertAllEqual(one, stack(self.data(batch=3, seed=5).test))
+        self.assertAllEqual(one, stack(self.data(streamed=True).test))
+        self.assertAllEqual(one[:4], stack(self.data().in_order("test", 3, 4)))
+        # Recorded: the same on every machine, today and later.
+        self.assertAllClose(one.mean(dtype=np.float64), RECORDED_MEAN, 1e-6)
+
+    @parameterized.parameters(False, True)
+    def test_training_draws_anew_in_each_epoch(self, streamed):
+        data = self.data(streamed=streamed)
+        first, second = stack(data.train), stack(data.train)
+        levels = [np.sort(np.floor(x * 5).ravel()) for x in (first, second)]
+        self.assertAllEqual(*levels)
+        self.assertNotAllClose(np.sort(first.ravel()), np.sort(second.ravel()))
+        again = stack(self.data(streamed=streamed).train)
+        self.assertAllEqual(first, again)
+
+    def test_bits_have_two_levels(self):
+        found = stack(self.data("static").test)
+        bits = stack(vae_tf.Data(source(), "static", 8, 0).test)
+        self.assertAllEqual(np.floor(found * 2), bits)
+
+    def test_what_is_unset_follows_the_likelihood(self):
+        for likelihood, binarization, dequantization in (
+            ("bernoulli", "dynamic", "none"),
+            ("continuous_bernoulli", "none", "uniform"),
+            ("normal", "none", "uniform"),
+        ):
+            data = vae_tf.load_data("digits", likelihood=likelihood)
+            self.assertEqual(data.binarization, binarization)
+            self.assertEqual(data.dequantization, dequantization)
+
+    @parameterized.named_parameters(
+        (
+            "levels",
+            {"likelihood": "discretized_logistic"},
+            "17 grey levels of d",
+        ),
+        (
+            "bits",
+            {"dequantization": "uniform"},
+            "--dequantization: expected no",
+        ),
+        (
+            "masses",
+            {"likelihood": "discretized_logistic", "dequantization": "uniform"},
+            "256 levels of 8-bit images gives what lies between",
+        ),
+    )
+    def test_a_mass_is_refused_off_its_support(self, settings, message):
+        with self.assertRaisesRegex(vae_tf.UserError, message):
+            vae_tf.load_data("digits", **settings)
+
+    def test_a_density_at_the_levels_is_warned_of(self):
+        with self.assertWarnsRegex(UserWarning, "grow without bound"):
+            vae_tf.load_data(
+                "digits", likelihood="normal", dequantization="none"
+            )

@@ -6,16 +6,35 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 from small import random_bits, small_vae
 
 import vae_tf
 from vae_tf.serving import export as export_module
 
 
-class ExportTest(tf.test.TestCase):
+class ExportTest(parameterized.TestCase, tf.test.TestCase):
     def setUp(self):
         super().setUp()
         self.directory = pathlib.Path(self.create_tempdir().full_path) / "vae"
+
+    @parameterized.parameters(
+        ("continuous_bernoulli", "iaf", "standard_normal", "conv"),
+        ("normal", "full_covariance", "mixture", "mlp"),
+        ("discretized_logistic", "mean_field", "vamp", "mlp"),
+    )
+    def test_every_family_passes_the_check(
+        self, likelihood, posterior, prior, network
+    ):
+        # The check runs every signature in a v1 session of a fresh process and
+        # compares with the model in memory.
+        body = {"network": network, "hidden_units": (6,)}
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(2, posterior, **body),
+            vae_tf.Decoder((4, 3, 1), likelihood, **body),
+            prior=prior,
+        )
+        self.assertTrue(vae_tf.export(vae, self.directory).is_dir())
 
     def test_runs_in_a_session_of_a_process_without_the_package(self):
         vae = small_vae()

@@ -70,7 +70,7 @@ class RunRecorder(keras.callbacks.Callback):
             **{
                 prefix + name: float(logs[prefix + name])
                 for prefix in ("", "val_")
-                for name in ("elbo", "reconstruction", "kl")
+                for name in self.model.objective.names
             },
         }
         if not all(map(math.isfinite, row.values())):

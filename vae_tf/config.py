@@ -5,33 +5,48 @@ The scripts make their flags from these declarations and a run's `config.json`
 holds their values."""
 
 import dataclasses
+import inspect
 import json
 import math
 import pathlib
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 # A family's members. A likelihood comes with the pixel values it is a
 # distribution over.
-LIKELIHOODS = {"bernoulli": "binary"}
-POSTERIORS = ("mean_field",)
-PRIORS = ("standard_normal",)
-NETWORKS = ("mlp",)
+LIKELIHOODS = {
+    "bernoulli": "binary",
+    "continuous_bernoulli": "interval",
+    "normal": "interval",
+    "discretized_logistic": "levels",
+}
+NORMAL_SCALES = ("fixed", "shared", "per_pixel")
+POSTERIORS = ("mean_field", "full_covariance", "iaf")
+PRIORS = ("standard_normal", "mixture", "vamp")
+# A body comes with whether XLA compiles its training step by default.
+NETWORKS = {"mlp": True, "conv": False}
+OBJECTIVES = ("elbo", "iwae")
+GRADIENT_ESTIMATORS = ("auto", "plain", "stl", "dreg")
+TRAIN_VARIABLES = ("all", "inference", "generative", "alternate")
 ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "silu", "softplus", "tanh")
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+DEQUANTIZATIONS = ("none", "uniform")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "exponential")
 MAX_SEED = 2**31 - 1  # TensorFlow's stateless seeds are pairs of int32.
 SPLITS = ("train", "validation", "test")
 
 
-# Why a likelihood over {0, 1} refuses grey pixels.
-GREY_VALUES = (
-    "a distribution over {0, 1} gives grey values no probability; see "
-    "Loaiza-Ganem and Cunningham 2019, 'The continuous Bernoulli: fixing a "
-    "pervasive error in variational autoencoders', arXiv:1907.06845"
-)
+# Why a likelihood refuses pixels outside its support.
+NOT_IN_SUPPORT = {
+    "binary": "a distribution over {0, 1} gives grey values no probability; "
+    "see Loaiza-Ganem and Cunningham 2019, 'The continuous Bernoulli: fixing a "
+    "pervasive error in variational autoencoders', arXiv:1907.06845",
+    "levels": "a distribution over the 256 levels of 8-bit images gives what "
+    "lies between them no probability",
+}
 
 
 # What a run must know of its data, as `Data.describe` gives it.
@@ -44,12 +59,16 @@ class UserError(ValueError):
     """
 
 
-def choose(argument: str, value: Any, family: dict[str, type], **kwargs) -> Any:
+def choose(
+    argument: str, value: Any, family: dict[str, Callable], **kwargs
+) -> Any:
     """The member of `family` named `value`, made with `kwargs`; an instance is
-    returned as it is.
+    returned as it is. The member takes of `kwargs` those that its constructor
+    names, and where one is None, its own default.
 
     Raises:
-      UserError: `value` is a string that names no member of `family`.
+      UserError: `value` is a string that names no member of `family`, or the
+        member refuses its arguments.
     """
     if not isinstance(value, str):
         return value
@@ -58,7 +77,17 @@ def choose(argument: str, value: Any, family: dict[str, type], **kwargs) -> Any:
             f"{argument}: expected one of {', '.join(family)}, received "
             f"{value!r}."
         )
-    return family[value](**kwargs)
+    member = family[value]
+    named = inspect.signature(member).parameters
+    given = {
+        name: argument
+        for name, argument in kwargs.items()
+        if name in named and argument is not None
+    }
+    try:
+        return member(**given)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def setting(default: Any, help: str, **limits) -> Any:
@@ -87,9 +116,10 @@ def kind(field: dataclasses.Field) -> tuple[type, bool]:
     """`(type, may be None)` of a field annotated `int`, `str | None`,
     `tuple[int, ...]` and the like.
     """
-    if isinstance(field.type, types.UnionType):
-        return typing.get_args(field.type)[0], True
-    return typing.get_origin(field.type) or field.type, False
+    type_, optional = field.type, False
+    if isinstance(type_, types.UnionType):
+        type_, optional = typing.get_args(type_)[0], True
+    return typing.get_origin(type_) or type_, optional
 
 
 def expected(field: dataclasses.Field) -> str:
@@ -178,16 +208,31 @@ class Config(Settings):
     likelihood: str = setting(
         "bernoulli", "family of p(x|z)", choices=tuple(LIKELIHOODS)
     )
+    normal_scale: str = setting(
+        "shared",
+        "scale of a normal likelihood: fixed at 0.1, learned and shared, or a "
+        "function of z for each pixel",
+        choices=NORMAL_SCALES,
+    )
     posterior: str = setting(
         "mean_field", "family of q(z|x)", choices=POSTERIORS
     )
-    prior: str = setting("standard_normal", "family of p(z)", choices=PRIORS)
-    network: str = setting(
-        "mlp", "body of encoder and decoder", choices=NETWORKS
+    flow_depth: int = setting(2, "steps of posterior iaf", minimum=1)
+    flow_units: tuple[int, ...] = setting(
+        (320,), "widths of the hidden layers of a step of iaf", minimum=1
     )
-    hidden_units: tuple[int, ...] = setting(
-        (400, 256),
-        "widths of the encoder's hidden layers; the decoder mirrors them",
+    prior: str = setting("standard_normal", "family of p(z)", choices=PRIORS)
+    num_components: int = setting(
+        100, "components of prior mixture, pseudo-inputs of vamp", minimum=1
+    )
+    network: str = setting(
+        "mlp", "body of encoder and decoder", choices=tuple(NETWORKS)
+    )
+    hidden_units: tuple[int, ...] | None = setting(
+        None,
+        "widths of the encoder's hidden layers (mlp) or channels of its "
+        "stages, each at half the size (conv); the decoder mirrors them "
+        "(unset: 400,256 for mlp, by the image's size for conv)",
         minimum=1,
     )
     activation: str = setting(
@@ -197,8 +242,8 @@ class Config(Settings):
     # Data.
     dataset: str | None = setting(
         None,
-        "a TFDS image dataset or 'digits' (unset: mnist, or digits where "
-        "mnist is out of reach)",
+        "a TFDS image dataset, 'digits', or a path to a folder of images "
+        "(unset: mnist, or digits where mnist is out of reach)",
     )
     data_dir: str | None = setting(
         None, "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)"
@@ -207,6 +252,47 @@ class Config(Settings):
         None,
         "how grey pixels become 0 or 1 (unset: what the likelihood needs)",
         choices=BINARIZATIONS,
+    )
+    dequantization: str | None = setting(
+        None,
+        "whether uniform noise fills the steps between grey levels (unset: "
+        "what the likelihood needs)",
+        choices=DEQUANTIZATIONS,
+    )
+    image_size: int | None = setting(
+        None, "height and width to which images are resized", minimum=1
+    )
+    channels: int | None = setting(
+        None, "1 for grey, 3 for RGB (unset: as stored)", minimum=1, maximum=3
+    )
+
+    # Objective.
+    objective: str = setting(
+        "elbo", "the bound that is maximised", choices=OBJECTIVES
+    )
+    num_samples: int | None = setting(
+        None,
+        "K, draws of z for each image in training (unset: 1 for elbo, 5 for "
+        "iwae)",
+        minimum=1,
+    )
+    gradient_estimator: str = setting(
+        "auto",
+        "paths of the gradient; auto is dreg for iwae where log q(z|x) is one "
+        "pass at a given z, else plain",
+        choices=GRADIENT_ESTIMATORS,
+    )
+    beta: float = setting(1.0, "weight of the KL divergence", minimum=0)
+    kl_warmup_epochs: int = setting(
+        0, "epochs over which that weight rises linearly from 0", minimum=0
+    )
+    free_bits: float = setting(
+        0.0, "nats per latent dimension that cost nothing", minimum=0
+    )
+    train_variables: str = setting(
+        "all",
+        "phi and theta together, either alone, or one after the other",
+        choices=TRAIN_VARIABLES,
     )
 
     # Training.
@@ -233,7 +319,7 @@ class Config(Settings):
         maximum=MAX_SEED,
     )
     jit_compile: bool | None = setting(
-        None, "compile the step with XLA (unset: yes)"
+        None, "compile the step with XLA (unset: for mlp, not for conv)"
     )
 
     # Where.

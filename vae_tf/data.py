@@ -1,23 +1,30 @@
 """Images as models see them: `tf.data` of [B, H, W, C] float32 in [0, 1],
-binarised where asked.
+binarised or dequantised where asked.
 
-Validation and test are binarised once, from a constant of this package: the
-same bits in every run on every machine. Training draws its order and its
-dynamic bits from the seed and the number of the epoch alone, so that a resumed
+Validation and test are binarised or dequantised once, from a constant of this
+package: the same pixels in every run on every machine. Training draws its order
+and its noise from the seed and the number of the epoch alone, so that a resumed
 run sees what an uninterrupted one would have seen."""
 
 import dataclasses
-import functools
 import hashlib
+import warnings
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import GREY_VALUES, LIKELIHOODS, SPLITS, Config, UserError
+from vae_tf.config import (
+    LIKELIHOODS,
+    NOT_IN_SUPPORT,
+    SPLITS,
+    Config,
+    UserError,
+)
 from vae_tf.sources import Source, load_source
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
+DEQUANTIZATION_KEY = 0xDE9  # and of the noise within a level
 PREFETCH = 8  # batches
 SHUFFLE_BUFFER = 10_000  # images, where a dataset is streamed
 
@@ -26,23 +33,33 @@ def load_data(
     dataset: str | None = None,
     *,
     data_dir: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
     likelihood: str = "bernoulli",
     binarization: str | None = None,
+    dequantization: str | None = None,
     batch_size: int = 256,
     seed: int = 0,
 ) -> "Data":
     """Train, validation and test images of a dataset, ready for `VAE.fit`.
 
     Args:
-      dataset: a TFDS image dataset or "digits"; None means MNIST, or digits,
-        with a warning, where MNIST is neither prepared nor downloadable.
+      dataset: a TFDS image dataset, "digits" or a folder of images; None means
+        MNIST, or digits, with a warning, where MNIST is neither prepared nor
+        downloadable.
       data_dir: TFDS data directory; None means `$TFDS_DATA_DIR`, else TFDS's
         own default.
-      likelihood: family of p(x|z), which decides the binarisation where that is
-        None.
+      image_size: height and width to which images are cropped and resized;
+        None keeps their own.
+      channels: 1 for grey, 3 for RGB; None keeps what is stored.
+      likelihood: family of p(x|z), which decides binarisation and
+        dequantisation where these are None.
       binarization: "none"; "threshold" (x >= 1/2); "static" (x ~ Bernoulli(grey
         level), drawn once); "dynamic" (drawn anew each epoch in training, once
         in validation and test).
+      dequantization: "uniform" (x = (k + u) / levels with u uniform in [0, 1),
+        drawn anew each epoch in training, once in validation and test), which
+        a density needs, or it grows without bound at the levels; or "none".
       batch_size: images per batch; the last batch may be shorter.
       seed: of the training order and noise. Splits and evaluation data never
         depend on it.
@@ -54,26 +71,51 @@ def load_data(
     Config(  # checks them
         dataset=dataset,
         data_dir=data_dir,
+        image_size=image_size,
+        channels=channels,
         likelihood=likelihood,
         binarization=binarization,
+        dequantization=dequantization,
         batch_size=batch_size,
         seed=seed,
     )
-    source = load_source(dataset, data_dir)
+    source = load_source(dataset, data_dir, image_size, channels)
+    support = LIKELIHOODS[likelihood]
     if source.levels == 2:
         # Binary already: each of the three would give back the same bits.
         binarization = "none"
-    elif binarization is None:
-        binarization = (
-            "dynamic" if LIKELIHOODS[likelihood] == "binary" else "none"
+    binarization = binarization or (
+        "dynamic" if support == "binary" else "none"
+    )
+    dequantization = dequantization or (
+        "uniform" if support == "interval" else "none"
+    )
+    levels = source.levels if binarization == "none" else 2
+    if dequantization == "uniform" and support != "interval":
+        raise UserError(
+            f"--dequantization: expected none for a {likelihood} likelihood, "
+            f"received 'uniform': {NOT_IN_SUPPORT[support]}."
         )
-    elif binarization == "none" and LIKELIHOODS[likelihood] == "binary":
+    if dequantization == "none" and support == "interval":
+        warnings.warn(
+            f"--dequantization: none leaves the pixels of {source.name} at "
+            f"{levels} values, where the density of a {likelihood} likelihood "
+            "can grow without bound: its nats say nothing of the model.",
+            stacklevel=2,
+        )
+    if support == "binary" and levels > 2:
         raise UserError(
             f"--binarization: expected threshold, static or dynamic for a "
-            f"{likelihood} likelihood on the {source.levels} grey levels of "
-            f"{source.name}, received 'none': {GREY_VALUES}."
+            f"{likelihood} likelihood on the {levels} grey levels of "
+            f"{source.name}, received 'none': {NOT_IN_SUPPORT[support]}."
         )
-    return Data(source, binarization, batch_size, seed)
+    if support == "levels" and levels not in (2, 256):
+        raise UserError(
+            f"--likelihood: expected one for the {levels} grey levels of "
+            f"{source.name}, received {likelihood!r}: "
+            f"{NOT_IN_SUPPORT[support]}."
+        )
+    return Data(source, binarization, batch_size, seed, dequantization)
 
 
 @dataclasses.dataclass
@@ -89,6 +131,7 @@ class Data:
     binarization: str
     batch_size: int
     seed: int
+    dequantization: str = "none"
 
     def __post_init__(self):
         self._pass = tf.Variable(-1, dtype=tf.int64, trainable=False)
@@ -147,44 +190,51 @@ class Data:
         limit: int | None = None,
     ):
         """The (first `limit`) images of a split in their stored order, the same
-        bits at every pass.
+        pixels at every pass.
         """
-        images = self._stored(
-            split, drawn=self.binarization in ("static", "dynamic")
-        )
-        if isinstance(images, np.ndarray):
-            images = tf.data.Dataset.from_tensor_slices(images)
-        images = images.take(-1 if limit is None else limit).batch(
-            batch_size or self.batch_size
-        )
-        return _ahead(images.map(self._pixels))
-
-    def _stored(self, split: str, drawn: bool) -> np.ndarray | tf.data.Dataset:
-        """A split's uint8 images as the source holds them or, `drawn`, as the
-        bits drawn once from them.
-        """
+        batch_size = batch_size or self.batch_size
         images = self.source.images[split]
-        if not drawn:
-            return images
-        draw = functools.partial(
-            _drawn_once, levels=self.source.levels, split=split
-        )
         if isinstance(images, np.ndarray):
-            return draw(0, images)
-        shape = (None, *self.image_shape)
-        batches = images.batch(self.batch_size).enumerate()
-        bits = batches.map(
-            lambda batch, x: tf.ensure_shape(
-                tf.numpy_function(draw, [batch * self.batch_size, x], tf.uint8),
-                shape,
+            images = self._drawn_once(0, images[:limit], split)
+            return _ahead(
+                tf.data.Dataset.from_tensor_slices(images)
+                .batch(batch_size)
+                .map(self._as_floats)
             )
-        ).unbatch()
-        return bits.apply(tf.data.experimental.assert_cardinality(len(images)))
+        drawn = self._map_rows(
+            self._drawn_once,
+            images.take(-1 if limit is None else limit),
+            batch_size,
+            split,
+        )
+        return _ahead(drawn.map(self._as_floats))
+
+    def _map_rows(
+        self, draw, images: tf.data.Dataset, batch_size: int, split: str
+    ) -> tf.data.Dataset:
+        """Batches of a streamed split after `draw(first row, batch, split)`."""
+        dtype = draw(0, np.zeros((1, 1, 1, 1), np.uint8), split).dtype
+
+        def drawn(batch, x):
+            y = tf.numpy_function(
+                lambda first, x: draw(first, x, split),
+                [batch * batch_size, x],
+                dtype,
+            )
+            return tf.ensure_shape(y, (None, *self.image_shape))
+
+        return images.batch(batch_size).enumerate().map(drawn)
 
     def _train(self) -> tf.data.Dataset:
         count = self.num_examples["train"]
-        images = self._stored("train", drawn=self.binarization == "static")
+        images = self.source.images["train"]
         in_memory = isinstance(images, np.ndarray)
+        if self.binarization == "static" and in_memory:
+            images = self._bits_once(0, images, "train")
+        elif self.binarization == "static":
+            images = self._map_rows(
+                self._bits_once, images, self.batch_size, "train"
+            ).unbatch()
         table = tf.constant(images) if in_memory else None
 
         def one_pass(_):
@@ -220,29 +270,68 @@ class Data:
             dataset.apply(tf.data.experimental.assert_cardinality(steps))
         )
 
+    @property
+    def _levels(self) -> int:
+        """Levels of the pixels after binarisation."""
+        return self.source.levels if self.binarization == "none" else 2
+
     def _training_pixels(
         self, images: tf.Tensor, key: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
+        """Stored pixels, or static bits -> float32, with a step's noise."""
+        seed = tf.random.experimental.stateless_fold_in(key, step)
         if self.binarization == "dynamic":
-            seed = tf.random.experimental.stateless_fold_in(key, step)
             # x ~ Bernoulli(k / (levels - 1))
             grey = tf.cast(images, tf.float32) / (self.source.levels - 1)
-            return tf.cast(
-                tf.random.stateless_uniform(tf.shape(images), seed) < grey,
-                tf.float32,
-            )
-        return self._pixels(images)
+            noise = tf.random.stateless_uniform(tf.shape(images), seed)
+            images = tf.cast(noise < grey, tf.float32)
+        elif self.binarization == "threshold":
+            images = 2 * tf.cast(images, tf.int32) >= self.source.levels - 1
+        images = tf.cast(images, tf.float32)
+        if self.dequantization == "uniform":
+            # x = (k + u) / levels
+            seed = tf.random.experimental.stateless_fold_in(seed, 1)
+            noise = tf.random.stateless_uniform(tf.shape(images), seed)
+            return (images + noise) / self._levels
+        return images / (self._levels - 1)
 
-    def _pixels(self, images: tf.Tensor) -> tf.Tensor:
-        """Stored pixels or bits -> float32 in [0, 1]."""
-        if self.binarization == "none":
-            return tf.cast(images, tf.float32) / (self.source.levels - 1)
+    def _drawn_once(
+        self, first: int, images: np.ndarray, split: str
+    ) -> np.ndarray:
+        """Stored pixels of the images from number `first` on -> float32 where
+        they are dequantised, else levels as uint8; the same in every run.
+        """
         if self.binarization == "threshold":
-            return tf.cast(
-                2 * tf.cast(images, tf.int32) >= self.source.levels - 1,
-                tf.float32,
+            middle = self.source.levels - 1
+            images = (2 * images.astype(np.int32) >= middle).astype(np.uint8)
+        elif self.binarization != "none":
+            images = self._bits_once(first, images, split)
+        if self.dequantization == "none":
+            return images
+        # x = (k + u) / levels
+        pixels = np.empty(images.shape, np.float32)
+        for row, image in enumerate(images):
+            noise = _uniform(
+                DEQUANTIZATION_KEY, split, first + row, image.shape
             )
-        return tf.cast(images, tf.float32)
+            pixels[row] = (image + noise) / self._levels
+        return pixels
+
+    def _bits_once(
+        self, first: int, images: np.ndarray, split: str
+    ) -> np.ndarray:
+        """x ~ Bernoulli(k / (levels - 1)) per pixel, as uint8."""
+        bits = np.empty_like(images)
+        for row, image in enumerate(images):
+            noise = _uniform(NOISE_KEY, split, first + row, image.shape)
+            bits[row] = noise < image / (self.source.levels - 1)
+        return bits
+
+    def _as_floats(self, images: tf.Tensor) -> tf.Tensor:
+        """What `_drawn_once` gave -> float32 in [0, 1]."""
+        if self.dequantization == "uniform":
+            return images
+        return tf.cast(images, tf.float32) / (self._levels - 1)
 
     def _checksum(self) -> str:
         """SHA-256 of the stored images; of name, version and sizes where they
@@ -268,23 +357,14 @@ def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(PREFETCH).with_options(options)
 
 
-def _drawn_once(
-    first: int, images: np.ndarray, levels: int, split: str
-) -> np.ndarray:
-    """x ~ Bernoulli(k / (levels - 1)) per pixel, as uint8; row i has noise of
-    its own, whatever the batch.
+def _uniform(key: int, split: str, row: int, shape: tuple) -> np.ndarray:
+    """Noise in [0, 1) of one image, whatever the batch it comes in.
 
     Raw Philox words, and not a Generator's methods, because only their stream
-    is promised never to change."""
-    bits = np.empty_like(images)
-    for row, image in enumerate(images, start=int(first)):
-        philox = np.random.Philox(
-            key=NOISE_KEY, counter=[0, 0, SPLITS.index(split), row]
-        )
-        uniform = (
-            philox.random_raw(image.size) >> np.uint64(11)
-        ) * 2.0**-53  # in [0, 1)
-        bits[row - int(first)] = uniform.reshape(image.shape) < image / (
-            levels - 1
-        )
-    return bits
+    is promised never to change.
+    """
+    philox = np.random.Philox(
+        key=key, counter=[0, 0, SPLITS.index(split), int(row)]
+    )
+    words = philox.random_raw(int(np.prod(shape)))
+    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)

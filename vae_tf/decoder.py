@@ -25,8 +25,9 @@ class Decoder(keras.Model):
       likelihood: family of p(x|z), a name of `LIKELIHOODS` or an instance of a
         head.
       network: body, a name of `DECODER_BODIES` or any Keras layer or model `[B,
-        D] -> [B, F]`.
-      hidden_units: widths of a named body's layers.
+        D] -> [B, F]` or `[B, H, W, F]`.
+      hidden_units: widths of a named body's layers, or channels of its stages;
+        None is the body's own default.
       activation: nonlinearity of a named body.
 
     Call arguments:
@@ -45,7 +46,7 @@ class Decoder(keras.Model):
         image_shape=(28, 28, 1),
         likelihood="bernoulli",
         network="mlp",
-        hidden_units=(256, 400),
+        hidden_units=None,
         activation="relu",
         **kwargs,
     ):
@@ -58,12 +59,13 @@ class Decoder(keras.Model):
                 f"{image_shape!r}."
             )
         self.image_shape = tuple(image_shape)
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = hidden_units and tuple(hidden_units)
         self.activation = activation
         self.network = choose(
             "network",
             network,
             DECODER_BODIES,
+            image_shape=self.image_shape,
             hidden_units=self.hidden_units,
             activation=activation,
         )

@@ -25,7 +25,8 @@ class Encoder(keras.Model):
         head.
       network: body, a name of `ENCODER_BODIES` or any Keras layer or model `[B,
         H, W, C] -> [B, F]`.
-      hidden_units: widths of a named body's layers.
+      hidden_units: widths of a named body's layers, or channels of its stages;
+        None is the body's own default.
       activation: nonlinearity of a named body.
 
     Returns:
@@ -41,7 +42,7 @@ class Encoder(keras.Model):
         latent_dim: int = 2,
         posterior="mean_field",
         network="mlp",
-        hidden_units=(400, 256),
+        hidden_units=None,
         activation="relu",
         **kwargs,
     ):
@@ -52,7 +53,7 @@ class Encoder(keras.Model):
                 f"{latent_dim!r}."
             )
         self.latent_dim = latent_dim
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = hidden_units and tuple(hidden_units)
         self.activation = activation
         self.network = choose(
             "network",

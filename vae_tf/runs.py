@@ -19,11 +19,16 @@ import keras
 
 import vae_tf
 from vae_tf import evaluation
-from vae_tf.config import SPLITS, Config, UserError, read_run
+from vae_tf.config import SPLITS, Config, UserError, choose, read_run
 from vae_tf.data import Data, load_data
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
-from vae_tf.vae import VAE
+from vae_tf.likelihoods import LIKELIHOODS
+from vae_tf.networks import DECODER_BODIES, ENCODER_BODIES
+from vae_tf.objectives import OBJECTIVES
+from vae_tf.posteriors import POSTERIORS
+from vae_tf.priors import PRIORS
+from vae_tf.vae import TRAIN_VARIABLES, VAE
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -93,10 +98,10 @@ def create(config: Config) -> pathlib.Path:
             f"{config.run_dir!r}, "
             "which points to the newest run."
         )
-    name = pathlib.Path(
-        config.run_dir
-        or f"runs/{config.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
+    now = time.strftime("%Y%m%d-%H%M%S")
+    # A folder gives its name, not its path.
+    fresh = f"runs/{pathlib.Path(config.dataset).name}-{now}"
+    name = pathlib.Path(config.run_dir or fresh)
     run_dir, number = name, 1
     while (
         not config.run_dir and run_dir.exists()
@@ -148,10 +153,11 @@ def point_latest_to(run_dir: pathlib.Path) -> None:
 
 
 def best(history: list[dict[str, float]]) -> dict[str, float]:
-    """The row of the epoch with the highest validation ELBO, the first of
-    equals.
+    """The row of the epoch with the highest validation bound, the objective's
+    own, the first of equals.
     """
-    return max(history, key=lambda row: row["val_elbo"])
+    bound = "val_iwae" if "val_iwae" in history[0] else "val_elbo"
+    return max(history, key=lambda row: row[bound])
 
 
 def write_metrics(
@@ -203,7 +209,7 @@ def load(path: str | os.PathLike) -> VAE:
     path = pathlib.Path(path)
     if path.suffix == ".keras":
         return _load_keras(path)
-    vae = build(Config.load(path), tuple(read_run(path)["data"]["image_shape"]))
+    vae = build(Config.load(path), read_run(path)["data"])
     load_best(path, vae)
     return vae
 
@@ -253,32 +259,58 @@ def load_data_of(config: Config, data_dir: str | None = None) -> Data:
     return load_data(
         config.dataset,
         data_dir=data_dir or config.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
         likelihood=config.likelihood,
         binarization=config.binarization,
+        dequantization=config.dequantization,
         batch_size=config.batch_size,
         seed=config.seed,
     )
 
 
-def build(config: Config, image_shape: tuple[int, int, int]) -> VAE:
-    """The untrained model that `config` describes, for images `[H, W, C]`."""
-    body = {"network": config.network, "activation": config.activation}
+def build(config: Config, described: dict[str, Any]) -> VAE:
+    """The untrained model that `config` describes, for data as `Data.describe`
+    describes it.
+
+    Each part takes those settings that its constructor names."""
+    height, width, channels = described["image_shape"]
+    image_shape = (height, width, channels)
+    steps_per_epoch = -(-described["splits"]["train"] // config.batch_size)
+    settings = dataclasses.asdict(config) | {
+        "image_shape": image_shape,
+        "kl_warmup_steps": config.kl_warmup_epochs
+        * steps_per_epoch
+        * updates_per_step(config),
+    }
+    mirrored = config.hidden_units and config.hidden_units[::-1]
+
+    def part(argument, family, **changes):
+        return choose(
+            argument, settings[argument], family, **(settings | changes)
+        )
+
     return VAE(
         encoder=Encoder(
             config.latent_dim,
-            posterior=config.posterior,
-            hidden_units=config.hidden_units,
-            **body,
+            posterior=part("posterior", POSTERIORS),
+            network=part("network", ENCODER_BODIES),
         ),
         decoder=Decoder(
             image_shape,
-            likelihood=config.likelihood,
-            hidden_units=config.hidden_units[::-1],
-            **body,
+            likelihood=part("likelihood", LIKELIHOODS),
+            network=part("network", DECODER_BODIES, hidden_units=mirrored),
         ),
-        prior=config.prior,
+        prior=part("prior", PRIORS),
+        objective=part("objective", OBJECTIVES),
+        train_variables=config.train_variables,
         seed=config.seed,
     )
+
+
+def updates_per_step(config: Config) -> int:
+    """How often the optimizer moves in a training step."""
+    return len(TRAIN_VARIABLES[config.train_variables])
 
 
 def evaluate_run(
@@ -339,7 +371,7 @@ def evaluate_run(
     result = {
         "dataset": data.source.variant,
         "binarization": data.binarization,
-        "dequantization": "none",
+        "dequantization": data.dequantization,
         "split": split,
         "likelihood": config.likelihood,
         **measured,

@@ -10,7 +10,7 @@ import keras
 
 from vae_tf import runs
 from vae_tf.callbacks import RunRecorder, restore
-from vae_tf.config import Config, UserError, read_run
+from vae_tf.config import NETWORKS, Config, UserError, read_run
 from vae_tf.data import Data
 from vae_tf.vae import VAE
 
@@ -45,19 +45,22 @@ def train(config: Config) -> Run:
     keras.utils.set_random_seed(config.seed)
     data = runs.load_data_of(config)
     config = dataclasses.replace(
-        config, dataset=data.source.name, binarization=data.binarization
+        config,
+        dataset=data.source.name,
+        binarization=data.binarization,
+        dequantization=data.dequantization,
     )
     if saved:
         _require_unchanged(saved, config, data)
-    vae = runs.build(config, data.image_shape)
+    vae = runs.build(config, data.describe())
     steps_per_epoch = len(data.train)
     vae.compile(
         optimizer=_optimizer(config, steps_per_epoch),
-        # XLA halves the step of a multilayer perceptron on a CPU.
-        jit_compile=True if config.jit_compile is None else config.jit_compile,
+        jit_compile=NETWORKS[config.network]
+        if config.jit_compile is None
+        else config.jit_compile,
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
     )
-    vae.optimizer.build(vae.trainable_variables)
     # Not by the name of a link such as runs/latest, which is made anew.
     run_dir = pathlib.Path(config.run_dir).resolve() if saved else None
     history = restore(run_dir, vae) if saved else []
@@ -89,7 +92,7 @@ def train(config: Config) -> Run:
 
 
 def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
-    steps = config.epochs * steps_per_epoch
+    steps = config.epochs * steps_per_epoch * runs.updates_per_step(config)
     rise = steps // 20
     rate = config.learning_rate
     schedule = {

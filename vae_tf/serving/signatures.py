@@ -51,8 +51,9 @@ def signatures(vae: VAE) -> dict[str, Signature]:
             ),  # [N] -> [N, 2]
             fn_output_signature=tf.TensorSpec((2, 2), tf.int32),
         )
+        prior = vae.prior_distribution()
         z = tf.map_fn(
-            lambda row: vae.prior.distribution().sample(seed=row[0]),
+            lambda row: prior.sample(seed=row[0]),
             seeds,
             fn_output_signature=tf.TensorSpec((latent_dim,), tf.float32),
         )
