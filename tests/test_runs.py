@@ -114,9 +114,7 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
         run_dir = self.create_tempdir().full_path + "/run"
         os.chdir(self.create_tempdir().full_path)
         self.addCleanup(os.chdir, self.finished.parent)
-        with mock.patch.object(
-            data, "load_source", lambda name, data_dir: streamed
-        ):
+        with mock.patch.object(data, "load_source", lambda *_: streamed):
             run = vae_tf.train(vae_tf.Config(run_dir=run_dir, **CONFIG))
             result = vae_tf.evaluate_run(run_dir, "validation", 20)
         self.assertLen(run.history, 2)

@@ -152,12 +152,16 @@ def point_latest_to(run_dir: pathlib.Path) -> None:
         )
 
 
+def bound(history: list[dict[str, float]]) -> str:
+    """The validation bound that compares epochs: the objective's own."""
+    return "val_iwae" if "val_iwae" in history[0] else "val_elbo"
+
+
 def best(history: list[dict[str, float]]) -> dict[str, float]:
-    """The row of the epoch with the highest validation bound, the objective's
-    own, the first of equals.
+    """The row of the epoch with the highest validation bound, the first of
+    equals.
     """
-    bound = "val_iwae" if "val_iwae" in history[0] else "val_elbo"
-    return max(history, key=lambda row: row[bound])
+    return max(history, key=lambda row: row[bound(history)])
 
 
 def write_metrics(

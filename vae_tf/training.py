@@ -87,7 +87,7 @@ def train(config: Config) -> Run:
         verbose=1 if sys.stdout.isatty() else 2,
     )
     runs.load_best(run_dir, vae)
-    _report(run_dir, data, recorder.history)
+    _report(run_dir, data, config.likelihood, recorder.history)
     return Run(run_dir, vae, recorder.history)
 
 
@@ -153,15 +153,21 @@ def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
 
 
 def _report(
-    run_dir: pathlib.Path, data: Data, history: list[dict[str, float]]
+    run_dir: pathlib.Path,
+    data: Data,
+    likelihood: str,
+    history: list[dict[str, float]],
 ) -> None:
     """Prints what was reached, where it lies, and what comes next."""
     top = runs.best(history)
+    bound = runs.bound(history)
     place = shlex.quote(str(run_dir))
     print(
-        f"Best validation ELBO {top['val_elbo']:.2f} nats per image at epoch "
-        f"{top['epoch']} of {len(history)} ({data.source.variant}, "
-        f"{data.source.levels} grey levels, binarization {data.binarization}) "
+        f"Best validation {bound.removeprefix('val_').upper()} "
+        f"{top[bound]:.2f} nats per image at epoch {top['epoch']} of "
+        f"{len(history)} ({data.source.variant}, {data.source.levels} grey "
+        f"levels, likelihood {likelihood}, binarization {data.binarization}, "
+        f"dequantization {data.dequantization}) "
         f"after {history[-1]['seconds']:.0f} s, in {place}. "
         f"Next: python evaluate.py --run_dir {place}; "
         f"python export.py --run_dir {place}"
