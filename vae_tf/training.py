@@ -61,6 +61,7 @@ def train(config: Config) -> Run:
         else config.jit_compile,
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
     )
+    vae.optimizer.build(vae.trainable_variables)
     # Not by the name of a link such as runs/latest, which is made anew.
     run_dir = pathlib.Path(config.run_dir).resolve() if saved else None
     history = restore(run_dir, vae) if saved else []

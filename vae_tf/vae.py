@@ -257,16 +257,11 @@ class VAE(keras.Model):
         self.decoder.likelihood.adapt(total / count, count)
         self.prior.adapt(kept)
 
-    def compile(self, *args, **kwargs):
-        """Keras' `compile`; the optimizer then knows every variable, also where
-        its first update moves some of them alone.
-        """
-        super().compile(*args, **kwargs)
-        if self.optimizer and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-
     def train_step(self, data):
         images = _images_of(data)
+        if not self.optimizer.built:
+            # For every variable, where the first update moves some alone.
+            self.optimizer.build(self.trainable_variables)
         for variables in self._moved():
             noise = self._noise(
                 images, self.noise_seeds.next(), self.objective.num_samples
