@@ -63,6 +63,20 @@ class MeanFieldTest(tf.test.TestCase):
         self.assertAllClose(tape.gradient(z, scale), noise[0])
 
 
+class FirstWeightsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(*posteriors.POSTERIORS)
+    def test_are_a_function_of_the_seed(self, name):
+        def weights(seed):
+            keras.utils.set_random_seed(seed)
+            head = posteriors.POSTERIORS[name](3)
+            head(tf.ones((1, 4)))
+            return [np.array(v) for v in head.trainable_variables if v.ndim > 1]
+
+        self.assertAllClose(weights(0), weights(0), 0, 0)
+        for one, other in zip(weights(0), weights(1)):
+            self.assertNotAllClose(one, other)
+
+
 class FullCovarianceTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()

@@ -143,7 +143,7 @@ class ContinuousBernoulli(Likelihood):
     def adapt(self, mean_image, count):
         # The logits whose mean is that of the image, by bisection: the mean
         # rises with the logits.
-        mean = (mean_image * count + 0.5) / (count + 1)
+        mean = _inside(mean_image, count)
         low, high = np.full_like(mean, -1e4), np.full_like(mean, 1e4)
         for _ in range(60):
             middle = (low + high) / 2
@@ -287,7 +287,7 @@ class DiscretizedLogistic(Likelihood):
     in the bin around each of the 256 levels x_i = k/255 of 8-bit images; the
     first and the last bin reach to infinity.
 
-    Kingma et al. 2016, arXiv:1606.04934, appendix.
+    Kingma et al. 2016, arXiv:1606.04934.
 
     Args:
       image_shape: `(H, W, C)`.
@@ -388,11 +388,15 @@ class QuantizedLogistic(tfd.Distribution):
         return tf.clip_by_value(tf.round(draws * 255), 0.0, 255.0) / 255
 
 
-def _log_odds(mean_image: np.ndarray, count: int) -> np.ndarray:
-    """Log-odds of a mean of `count` images, finite where a pixel never varies:
+def _inside(mean_image: np.ndarray, count: int) -> np.ndarray:
+    """A mean of `count` images, inside (0, 1) also where a pixel never varies:
     half a count is added to each side.
     """
-    mean = (mean_image * count + 0.5) / (count + 1)
+    return (mean_image * count + 0.5) / (count + 1)
+
+
+def _log_odds(mean_image: np.ndarray, count: int) -> np.ndarray:
+    mean = _inside(mean_image, count)
     return np.log(mean / (1 - mean))
 
 

@@ -92,7 +92,7 @@ def draw(
       dreg: as stl, and what comes back through z is multiplied by the draw's
         normalised weight, whose square it then carries in the gradient of the
         importance-weighted bound; doubly reparameterised, Tucker et al. 2018,
-        arXiv:1810.04152, equation 8. What p(x|z) and p(z) owe to their own
+        arXiv:1810.04152. What p(x|z) and p(z) owe to their own
         parameters, a VampPrior's phi included, keeps the plain weight.
 
     Args:
@@ -202,7 +202,7 @@ class Objective:
       kl_warmup_steps: updates over which that weight rises linearly from 0.
       free_bits: lambda, nats per latent dimension that cost nothing: the KL
         divergence becomes sum_d max(lambda, batch mean of KL_d) (Kingma et al.
-        2016, arXiv:1606.04934, equation 15).
+        2016, arXiv:1606.04934).
 
     Raises:
       ValueError: a setting is out of its range.

@@ -14,9 +14,14 @@ from tensorflow_probability import distributions as tfd
 MIN_SCALE = 1e-4  # keeps log q(z|x) and its gradient finite
 UNIT_SOFTPLUS = 0.5413249  # where softplus is 1, the scale of the prior
 MOMENT_DRAWS = 64  # of the moments that have no closed form
-# Small first weights: training starts from q(z|x) close to the prior, whatever
-# the image.
-SMALL = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
+
+
+def _small() -> keras.initializers.Initializer:
+    """Small first weights: training starts from q(z|x) close to the prior,
+    whatever the image. Made anew for each layer, because an initializer takes
+    its seed when it is made: one of the module would not heed the run's.
+    """
+    return keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
 
 
 class Posterior(keras.layers.Layer):
@@ -35,7 +40,7 @@ class Posterior(keras.layers.Layer):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.latent_dim = latent_dim
         self.parameters = keras.layers.Dense(
-            num_parameters, kernel_initializer=SMALL, dtype=self.dtype_policy
+            num_parameters, kernel_initializer=_small(), dtype=self.dtype_policy
         )
 
     def build(self, input_shape):
@@ -119,7 +124,7 @@ class IAF(Posterior):
     z_t = gate_t * z_{t-1} + (1 - gate_t) * shift_t, where gate and shift of
     dimension d see the dimensions before d only, and the features of x.
 
-    Kingma et al. 2016, arXiv:1606.04934, equations 13 and 14. A draw, with its
+    Kingma et al. 2016, arXiv:1606.04934, algorithm 1. A draw, with its
     log q, takes one pass; log q at any other z takes D passes, one after the
     other. The order of the dimensions is reversed from step to step.
 
@@ -295,7 +300,7 @@ class MADE(keras.layers.Layer):
             self._add_layer(number, before[:, None] <= after[None], "he_normal")
             before = after
         outputs = np.tile(before[:, None] < inputs[None], 2)
-        self._add_layer(len(self.hidden_units), outputs, SMALL)
+        self._add_layer(len(self.hidden_units), outputs, _small())
         self.context_map = keras.layers.Dense(
             self.hidden_units[0], use_bias=False, dtype=self.dtype_policy
         )

@@ -101,7 +101,7 @@ class VampPrior(Prior):
     """p(z) = 1/C sum_c q(z|u_c): the variational posterior at C pseudo-inputs
     u_c, images that are learned.
 
-    Tomczak and Welling 2018, arXiv:1705.07120, equation 9. The encoder is
+    Tomczak and Welling 2018, arXiv:1705.07120. The encoder is
     borrowed, not owned: the pseudo-inputs are generative parameters, the
     encoder's weights stay inference parameters.
 

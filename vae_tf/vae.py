@@ -344,9 +344,9 @@ class VAE(keras.Model):
         support = self.decoder.likelihood.support
         if support in NOT_IN_SUPPORT:
             steps = 1 if support == "binary" else 255  # between 0 and 1
-            if not np.allclose(
-                values * steps, np.round(values * steps), 0, 1e-3
-            ):
+            rounding = 0 if support == "binary" else 1e-6  # of k/255
+            nearest = np.round(values * steps) / steps
+            if np.any(np.abs(values - nearest) > rounding):
                 raise UserError(
                     f"images: expected pixels k/{steps} with whole k, received "
                     f"other values: {NOT_IN_SUPPORT[support]}. "
