@@ -75,11 +75,16 @@ class RunsTest(parameterized.TestCase, tf.test.TestCase):
                 "num_examples": 50,
                 "likelihood": "bernoulli",
                 "num_importance_samples": 20,
+                "seed": 0,
                 "units": "nats per example",
             }.items(),
             result.items(),
         )
         self.assertLess(result["elbo"], result["log_marginal_likelihood"])
+        with np.load(path.with_suffix(".npz")) as file:
+            for name in ("elbo", "log_marginal_likelihood"):
+                self.assertEqual(file[name].shape, (50,))
+                self.assertAllClose(file[name].mean(), result[name], 1e-12)
 
     def test_evaluate_run_refuses_other_data(self):
         run_dir = self.copy()

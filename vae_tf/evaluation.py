@@ -34,8 +34,8 @@ def evaluate(
     num_importance_samples: int,
     seed: int,
     verbose: int = 0,
-):
-    """Averages over a dataset, with their errors.
+) -> Estimates:
+    """`estimate` of every image of a dataset, in its order.
 
     Args:
       vae: a trained model.
@@ -43,13 +43,6 @@ def evaluate(
       num_importance_samples: K.
       seed: of the draws of z; the result is a function of it.
       verbose: 1 shows a progress bar.
-
-    Returns:
-      A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
-      `log_marginal_likelihood`, in nats per image; `standard_error` of
-      log p(x) over images and `monte_carlo_standard_error` of the estimator at
-      this K, each None where one draw cannot show it; `num_importance_samples`;
-      the median `effective_sample_size`; `seed`; `units`.
     """
     if len(dataset) == 0:
         raise UserError(NO_IMAGES)
@@ -66,27 +59,45 @@ def evaluate(
             [batch.log_marginal_likelihood for batch in batches]
         )
         bar.update(len(batches), [("log p(x)", log_p.mean())])
-    every = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
-    count = len(every.elbo)
-    log_p = every.log_marginal_likelihood
+    return Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+
+
+def summary(
+    estimates: Estimates, num_importance_samples: int
+) -> dict[str, float | None]:
+    """Averages over images, with their errors.
+
+    Args:
+      estimates: of any number of images.
+      num_importance_samples: K, with which they were made.
+
+    Returns:
+      A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
+      `log_marginal_likelihood`, in nats per image; `standard_error` of
+      log p(x) over images and `monte_carlo_standard_error` of the estimator at
+      this K, each None where one draw cannot show it; `num_importance_samples`;
+      the median `effective_sample_size`.
+    """
+    count = len(estimates.elbo)
+    log_p = estimates.log_marginal_likelihood
     return {
         "num_examples": count,
-        "elbo": float(every.elbo.mean()),
-        "reconstruction": float(every.reconstruction.mean()),
-        "kl": float(every.kl.mean()),
+        "elbo": float(estimates.elbo.mean()),
+        "reconstruction": float(estimates.reconstruction.mean()),
+        "kl": float(estimates.kl.mean()),
         "log_marginal_likelihood": float(log_p.mean()),
         "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
         if count > 1
         else None,
         "monte_carlo_standard_error": float(
-            np.sqrt(every.variance.sum()) / count
+            np.sqrt(estimates.variance.sum()) / count
         )
         if num_importance_samples > 1
         else None,
         "num_importance_samples": num_importance_samples,
-        "effective_sample_size": float(np.median(every.effective_sample_size)),
-        "seed": seed,
-        "units": "nats per example",
+        "effective_sample_size": float(
+            np.median(estimates.effective_sample_size)
+        ),
     }
 
 

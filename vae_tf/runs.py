@@ -16,6 +16,7 @@ import zipfile
 from typing import Any
 
 import keras
+import numpy as np
 
 import vae_tf
 from vae_tf import evaluation
@@ -325,8 +326,8 @@ def evaluate_run(
     seed: int = 0,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Measures a run's best model on a split, and writes
-    `evaluation-<split>.json` into the run.
+    """Measures a run's best model on a split, and writes into the run
+    `evaluation-<split>.json` and, image by image, `evaluation-<split>.npz`.
 
     Args:
       run_dir: a run directory.
@@ -337,8 +338,7 @@ def evaluate_run(
       data_dir: TFDS data directory, where it is not that of the run.
 
     Returns:
-      What was written: that of `evaluation.evaluate`, with what makes it
-        comparable.
+      What the JSON says: `evaluation.summary`, with what makes it comparable.
 
     Raises:
       UserError: there is no such run or split, the run is damaged, or its data
@@ -365,7 +365,7 @@ def evaluate_run(
             f"{data.describe()['checksum']}."
         )
     dataset = data.in_order(split, evaluation.BATCH_SIZE, num_examples)
-    measured = evaluation.evaluate(
+    estimates = evaluation.evaluate(
         vae,
         dataset,
         num_importance_samples,
@@ -378,10 +378,14 @@ def evaluate_run(
         "dequantization": data.dequantization,
         "split": split,
         "likelihood": config.likelihood,
-        **measured,
+        **evaluation.summary(estimates, num_importance_samples),
+        "seed": seed,
+        "units": "nats per example",
     }
-    with written_atomically(
-        pathlib.Path(run_dir) / f"evaluation-{split}.json"
-    ) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    path = pathlib.Path(run_dir) / f"evaluation-{split}.npz"
+    with written_atomically(path) as temporary:
+        np.savez(temporary, **estimates._asdict())
+    path = path.with_suffix(".json")
+    with written_atomically(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
     return result
