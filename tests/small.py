@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 import vae_tf
+from vae_tf.priors import PRIORS
 
 IMAGE_SHAPE = (4, 3, 1)
 
@@ -20,6 +21,28 @@ def small_vae(latent_dim=2, seed=0, **kwargs):
     for variable in vae.trainable_variables:
         variable.assign(0.4 * generator.standard_normal(variable.shape))
     return vae
+
+
+def combined(
+    likelihood="bernoulli",
+    posterior="mean_field",
+    prior="standard_normal",
+    objective="elbo",
+    network="mlp",
+    **kwargs,
+):
+    """A small VAE of the families named."""
+    keras.utils.set_random_seed(0)
+    body = {"network": network, "hidden_units": (6,)}
+    if prior != "standard_normal":
+        prior = PRIORS[prior](2, num_components=3)
+    return vae_tf.VAE(
+        vae_tf.Encoder(2, posterior, **body),
+        vae_tf.Decoder(IMAGE_SHAPE, likelihood, **body),
+        prior=prior,
+        objective=objective,
+        **kwargs,
+    )
 
 
 def random_bits(count, seed=0):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from vae_tf import runs
+from vae_tf.building import build, load_data_of, updates_per_step
 from vae_tf.callbacks import RunRecorder, restore
 from vae_tf.config import NETWORKS, Config, UserError, read_run
 from vae_tf.data import Data
@@ -43,7 +44,7 @@ def train(config: Config) -> Run:
     else:
         runs.require_unused(config.run_dir)
     keras.utils.set_random_seed(config.seed)
-    data = runs.load_data_of(config)
+    data = load_data_of(config)
     config = dataclasses.replace(
         config,
         dataset=data.source.name,
@@ -52,7 +53,7 @@ def train(config: Config) -> Run:
     )
     if saved:
         _require_unchanged(saved, config, data)
-    vae = runs.build(config, data.describe())
+    vae = build(config, data.describe())
     steps_per_epoch = len(data.train)
     vae.compile(
         optimizer=_optimizer(config, steps_per_epoch),
@@ -93,7 +94,7 @@ def train(config: Config) -> Run:
 
 
 def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
-    steps = config.epochs * steps_per_epoch * runs.updates_per_step(config)
+    steps = config.epochs * steps_per_epoch * updates_per_step(config)
     rise = steps // 20
     rate = config.learning_rate
     schedule = {
