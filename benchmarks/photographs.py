@@ -18,7 +18,7 @@ from vae_tf.config import Settings, setting
 SIZE = 64
 TRAIN = (
     f"train.py --image_size {SIZE} --channels 3 --network conv "
-    "--likelihood discretized_logistic --latent_dim 64 --batch_size 64"
+    "--likelihood discretized_logistic --latent_dim 32 --batch_size 16"
 )
 
 
@@ -27,9 +27,12 @@ class Photographs(Settings):
     directory: str = setting(
         "runs/photographs", "where crops, run and export are kept"
     )
-    epochs: int = setting(60, "of training", minimum=1)
+    epochs: int = setting(200, "of training", minimum=1)
     stride: int = setting(
-        20, "pixels from one crop to the next; they overlap", minimum=1
+        SIZE,
+        "pixels from one crop to the next; below 64, test crops share pixels "
+        "with training crops",
+        minimum=1,
     )
 
 
