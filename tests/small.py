@@ -9,11 +9,11 @@ from vae_tf.priors import PRIORS
 IMAGE_SHAPE = (4, 3, 1)
 
 
-def small_vae(latent_dim=2, seed=0, **kwargs):
+def small_vae(latent_dim=2, seed=0, posterior="mean_field", **kwargs):
     """A VAE of 4x3 images with random weights, large enough to matter."""
     keras.utils.set_random_seed(seed)
     vae = vae_tf.VAE(
-        encoder=vae_tf.Encoder(latent_dim, hidden_units=(8, 5)),
+        encoder=vae_tf.Encoder(latent_dim, posterior, hidden_units=(8, 5)),
         decoder=vae_tf.Decoder(IMAGE_SHAPE, hidden_units=(5, 8)),
         **kwargs,
     )

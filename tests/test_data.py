@@ -1,11 +1,15 @@
 import os
 import unittest
+import warnings
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
 import vae_tf
+from vae_tf import data as data_module
+from vae_tf.config import SPLITS
 from vae_tf.sources import Source
 
 
@@ -294,3 +298,20 @@ class DequantizationTest(parameterized.TestCase, tf.test.TestCase):
             vae_tf.load_data(
                 "digits", likelihood="normal", dequantization="none"
             )
+
+    def test_random_bits_of_colours_are_warned_of(self):
+        colours = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 3))
+        source = Source(
+            "colours",
+            "colours",
+            256,
+            dict.fromkeys(SPLITS, np.uint8(colours)),
+            dict.fromkeys(SPLITS),
+        )
+        with mock.patch.object(data_module, "load_source", lambda *_: source):
+            with self.assertWarnsRegex(UserWarning, "colour channel of colour"):
+                vae_tf.load_data("colours")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                vae_tf.load_data("colours", binarization="dynamic")
+                vae_tf.load_data("colours", likelihood="discretized_logistic")

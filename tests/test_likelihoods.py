@@ -154,6 +154,16 @@ class ContinuousBernoulliTest(parameterized.TestCase, tf.test.TestCase):
         )
         return np.log(mass) + top, moment / mass
 
+    def test_entropy_is_the_mean_of_minus_log_density(self):
+        for logits in (-30.0, -0.3, 0.0, 2.0):
+            pixel = likelihoods._StableContinuousBernoulli(
+                logits=tf.constant(logits)
+            )
+            x = np.linspace(0, 1, 20_001)
+            log_p = pixel.log_prob(tf.constant(x, tf.float32)).numpy()
+            expected = np.trapezoid(-np.exp(log_p) * log_p, x)
+            self.assertAllClose(pixel.entropy(), expected, 1e-3, 1e-3)
+
     @parameterized.parameters(*DIFFICULT_LOGITS)
     def test_density_and_mean_agree_with_quadrature(self, logit):
         log_z, mean = self.exact(logit)

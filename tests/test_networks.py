@@ -18,12 +18,17 @@ class MLPTest(tf.test.TestCase):
         self.assertAllClose(features, expected, 1e-5, 1e-5)
 
     def test_takes_any_depth(self):
-        for hidden_units in [(3,), (3, 4, 5, 6)]:
+        for hidden_units, width in (((), 48), ((3,), 3), ((3, 4, 5, 6), 6)):
             features = vae_tf.MLP(hidden_units)(tf.ones((2, 4, 4, 3)))
-            self.assertEqual(features.shape, (2, hidden_units[-1]))
+            self.assertEqual(features.shape, (2, width))
+        # A linear model of both kinds.
+        vae_tf.VAE(
+            vae_tf.Encoder(2, hidden_units=()),
+            vae_tf.Decoder((4, 3, 1), hidden_units=()),
+        )
 
     def test_the_decoder_mirrors_the_encoder(self):
-        decoder = networks.mirrored_mlp((4, 4, 1))
+        decoder = networks.mirrored_mlp()
         self.assertEqual(decoder.hidden_units, vae_tf.MLP().hidden_units[::-1])
 
 

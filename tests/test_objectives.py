@@ -239,12 +239,13 @@ class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
             (objectives.ELBO(beta=2.5), "stl"),
             (objectives.IWAE(3), "dreg"),
         ),
+        posterior=("mean_field", "full_covariance"),
     )
     def test_has_the_mean_of_the_plain_one(
-        self, prior, objective_and_estimator
+        self, prior, objective_and_estimator, posterior
     ):
         objective, estimator = objective_and_estimator
-        vae = small_vae(prior=prior)
+        vae = small_vae(prior=prior, posterior=posterior)
         images = np.repeat(random_bits(2), 1500, 0)
         plain = gradients(vae, images, objective, "plain", 1)
         other = gradients(vae, images, objective, estimator, 2)

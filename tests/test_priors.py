@@ -101,3 +101,6 @@ class VampPriorTest(tf.test.TestCase):
         first = images[:4].reshape(4, -1)
         self.assertNotAllClose(found.reshape(4, -1), first)
         self.vae.adapt(images[:2])  # Fewer than there are pseudo-inputs.
+        found = np.array(self.vae.prior.pseudo_inputs())
+        flat = {image.tobytes() for image in found}
+        self.assertLen(flat, len(found))  # No two are equal for good.

@@ -26,6 +26,29 @@ class Logistic(keras.layers.Layer):
         )
 
 
+class NormalHead(keras.layers.Layer):
+    """A normal posterior that says nothing of itself."""
+
+    def call(self, features):
+        return tfd.MultivariateNormalDiag(
+            features[:, :2], tf.exp(features[:, 2:4])
+        )
+
+
+class BijectorHead(keras.layers.Layer):
+    """A head that says more of itself than is true: its phi hides in a
+    bijector.
+    """
+
+    one_pass_density = True
+
+    def call(self, features):
+        noise = tfd.MultivariateNormalDiag(tf.zeros((1, 2)), tf.ones(2))
+        return tfd.TransformedDistribution(
+            noise, tfp.bijectors.Shift(features[:, :2])
+        )
+
+
 class ImagesTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.named_parameters(
         (
@@ -107,10 +130,14 @@ class PartsTest(tf.test.TestCase):
             decoder = vae_tf.Decoder(IMAGE_SHAPE, **parts.pop("decoder", {}))
             with self.assertRaisesRegex(vae_tf.UserError, message):
                 vae_tf.VAE(vae_tf.Encoder(2), decoder, **parts)
-        with self.assertRaisesRegex(vae_tf.UserError, "prior: expected one of"):
-            vae_tf.VAE(
-                vae_tf.Encoder(2), vae_tf.Decoder(IMAGE_SHAPE), prior="cauchy"
-            )
+        for prior, message in (
+            ("cauchy", "prior: expected one of"),
+            (keras.layers.Flatten(), "prior: .*received a Flatten"),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                vae_tf.VAE(
+                    vae_tf.Encoder(2), vae_tf.Decoder(IMAGE_SHAPE), prior=prior
+                )
 
 
 class CombinationsTest(parameterized.TestCase, tf.test.TestCase):
@@ -163,6 +190,32 @@ class CombinationsTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(vae_tf.UserError, message):
             combined("bernoulli", *families, **kwargs)
 
+    def test_a_normal_head_of_the_user_s_needs_no_declaration(self):
+        for objective, prior in (
+            ("iwae", "vamp"),
+            (vae_tf.ELBO(free_bits=0.1), "standard_normal"),
+        ):
+            vae = vae_tf.VAE(
+                vae_tf.Encoder(2, posterior=NormalHead()),
+                vae_tf.Decoder(IMAGE_SHAPE),
+                prior,
+                objective,
+            )
+        self.assertTrue(vae.encoder.factorizes)
+
+    def test_a_head_whose_phi_cannot_be_held_fixed(self):
+        for objective in ("elbo", vae_tf.IWAE(3, "plain")):
+            small = vae_tf.Encoder(2, posterior=BijectorHead())
+            vae_tf.VAE(small, vae_tf.Decoder(IMAGE_SHAPE), objective=objective)
+        for objective in ("iwae", vae_tf.ELBO(1, "stl")):
+            small = vae_tf.Encoder(2, posterior=BijectorHead())
+            with self.assertRaisesRegex(
+                vae_tf.UserError, "plain with posterior BijectorHead, whose log"
+            ):
+                vae_tf.VAE(
+                    small, vae_tf.Decoder(IMAGE_SHAPE), objective=objective
+                )
+
     def test_iaf_with_iwae_is_plain(self):
         vae = combined("bernoulli", "iaf", objective="iwae")
         self.assertEqual(vae.gradient_estimator, "plain")
@@ -172,3 +225,16 @@ class CombinationsTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_biased_estimator_is_said_to_be(self):
         with self.assertWarnsRegex(UserWarning, "stl is biased"):
             combined(objective=vae_tf.IWAE(3, "stl"))
+
+
+class SettingsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (lambda: vae_tf.Mixture(2, num_components=0), "num_components: .* 0"),
+        (lambda: vae_tf.VampPrior(2, num_components=1.5), "received 1.5"),
+        (lambda: vae_tf.ELBO(num_samples=2.5), "num_samples: .*integer .* 2.5"),
+        (lambda: vae_tf.IAF(3, flow_units=()), r"flow_units: .*\(\)"),
+        (lambda: vae_tf.IAF(3, flow_depth=0), "flow_depth, .*received 0"),
+    )
+    def test_refused_where_they_are_given(self, made, message):
+        with self.assertRaisesRegex(ValueError, message):
+            made()

@@ -187,6 +187,72 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             self.assertNotAllClose(variable, old)
             self.assertAllClose(variable, old - rho * gradient, 1e-5, 1e-6)
 
+    def test_losses_of_the_user_s_bodies_count(self):
+        # Weight decay alone: with SGD, kernel <- (1 - 2 rate weight) kernel.
+        def decayed(weight):
+            keras.utils.set_random_seed(0)
+            dense = keras.layers.Dense(
+                5, kernel_regularizer=keras.regularizers.L2(weight)
+            )
+            vae = vae_tf.VAE(
+                vae_tf.Encoder(
+                    2, network=keras.Sequential([keras.layers.Flatten(), dense])
+                ),
+                vae_tf.Decoder(IMAGE_SHAPE, hidden_units=(5,)),
+            )
+            before = dense.kernel.numpy()
+            vae.compile(keras.optimizers.SGD(1e-2))
+            shown = vae.train_on_batch(random_bits(8), return_dict=True)
+            return before, dense.kernel.numpy(), shown
+
+        before, free, shown = decayed(0.0)
+        _, held, also_shown = decayed(2.0)
+        self.assertAllClose(free - held, 0.04 * before, 1e-3, 1e-6)
+        # What is reported stays the bound itself.
+        self.assertAllClose(shown["elbo"], also_shown["elbo"])
+
+    @parameterized.named_parameters(
+        ("warm_up", lambda: vae_tf.ELBO(beta=3.0, kl_warmup_steps=4)),
+        ("stl", lambda: vae_tf.ELBO(2, "stl")),
+        ("dreg", lambda: vae_tf.IWAE(3)),
+    )
+    def test_a_step_takes_the_objective_s_own_gradient(self, objective):
+        # Two steps of plain gradient descent against their definition: the
+        # weight of the KL divergence has risen in the second, and stl and dreg
+        # move phi elsewhere than the plain estimator would.
+        images = random_bits(5)
+        vae = small_vae(objective=objective())
+        twin = small_vae(objective=objective())
+        vae.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        for step in range(2):
+            vae.train_on_batch(images)
+            noise = twin._noise(
+                images, twin.noise_seeds.next(), twin.objective.num_samples
+            )
+            with tf.GradientTape(persistent=True) as tape:
+                draws = twin.draws(
+                    images, noise, gradient_estimator=twin.gradient_estimator
+                )
+                loss = -twin.objective(draws, tf.constant(step))
+                at_first = -twin.objective(draws, tf.constant(0))
+                plain = -twin.objective(twin.draws(images, noise), step)
+            slopes, unlike = (
+                tape.gradient(value, twin.trainable_variables)
+                for value in (
+                    loss,
+                    at_first if twin.gradient_estimator == "plain" else plain,
+                )
+            )
+            for variable, slope in zip(twin.trainable_variables, slopes):
+                variable.assign_sub(0.1 * slope)
+        for ours, theirs in zip(
+            vae.trainable_variables, twin.trainable_variables
+        ):
+            self.assertAllClose(ours, theirs, 1e-5, 1e-6)
+        # The difference is one that the comparison above would see.
+        gap = max(np.abs(a - b).max() for a, b in zip(slopes, unlike))
+        self.assertGreater(0.1 * gap, 1e-3)
+
     @parameterized.named_parameters(("plain", False), ("jit", True))
     def test_training_raises_the_elbo_and_the_reconstruction(self, jit_compile):
         images = np.repeat(random_bits(6), 20, 0)
@@ -460,7 +526,9 @@ class Combination(parameterized.TestCase, tf.test.TestCase):
             (vae.objective.num_samples, 6, 2), seed=[0, 1]
         )
         with tf.GradientTape() as tape:
-            draws = vae.draws(images, noise, True, vae.gradient_estimator)
+            draws = vae.draws(
+                images, noise, vae_module.BOTH, vae.gradient_estimator
+            )
             loss = -vae.objective(draws, tf.constant(0))
         for variable, slope in zip(
             vae.trainable_variables,
@@ -533,6 +601,35 @@ class VariationalEMTest(parameterized.TestCase, tf.test.TestCase):
             self.assertNotAllEqual(old, variable)
         after = np.mean(vae.elbo(random_bits(8), 1, num_samples=500))
         self.assertGreater(after, elbo)
+
+    @parameterized.parameters("inference", "generative")
+    def test_a_network_that_is_held_keeps_its_statistics_too(self, moved):
+        def body(units):
+            return keras.Sequential(
+                [
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(units),
+                    keras.layers.BatchNormalization(),
+                ]
+            )
+
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(2, network=body(5)),
+            vae_tf.Decoder(IMAGE_SHAPE, network=body(5)),
+            train_variables=moved,
+        )
+        parts = {"inference": vae.encoder, "generative": vae.decoder}
+        before = {k: part.get_weights() for k, part in parts.items()}
+        compiled(vae).fit(random_bits(8), verbose=0)
+        for name, part in parts.items():
+            same = [
+                np.array_equal(old, new)
+                for old, new in zip(before[name], part.get_weights())
+            ]
+            if name == moved:
+                self.assertFalse(any(same))
+            else:
+                self.assertTrue(all(same))
 
     def test_alternation_moves_phi_then_theta(self):
         # Two updates of plain gradient descent, the second from where the first

@@ -84,6 +84,7 @@ def load_data(
     if source.levels == 2:
         # Binary already: each of the three would give back the same bits.
         binarization = "none"
+    unset = binarization is None
     binarization = binarization or (
         "dynamic" if support == "binary" else "none"
     )
@@ -115,7 +116,15 @@ def load_data(
             f"{source.name}, received {likelihood!r}: "
             f"{NOT_IN_SUPPORT[support]}."
         )
-    return Data(source, binarization, batch_size, seed, dequantization)
+    data = Data(source, binarization, batch_size, seed, dequantization)
+    if unset and binarization == "dynamic" and data.image_shape[-1] > 1:
+        warnings.warn(
+            f"--binarization: unset, so each colour channel of {source.name} "
+            "becomes a random bit; --likelihood discretized_logistic (levels) "
+            "or continuous_bernoulli (densities) keeps the colours.",
+            stacklevel=2,
+        )
+    return data
 
 
 @dataclasses.dataclass

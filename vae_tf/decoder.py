@@ -59,7 +59,9 @@ class Decoder(keras.Model):
                 f"{image_shape!r}."
             )
         self.image_shape = tuple(image_shape)
-        self.hidden_units = hidden_units and tuple(hidden_units)
+        self.hidden_units = (
+            None if hidden_units is None else tuple(hidden_units)
+        )
         self.activation = activation
         self.network = choose(
             "network",

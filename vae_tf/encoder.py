@@ -53,7 +53,9 @@ class Encoder(keras.Model):
                 f"{latent_dim!r}."
             )
         self.latent_dim = latent_dim
-        self.hidden_units = hidden_units and tuple(hidden_units)
+        self.hidden_units = (
+            None if hidden_units is None else tuple(hidden_units)
+        )
         self.activation = activation
         self.network = choose(
             "network",
@@ -68,9 +70,21 @@ class Encoder(keras.Model):
 
     def build(self, input_shape):
         self.image_shape = tuple(input_shape[1:])
-        self.posterior(
+        # builds parts of any kind
+        posterior = self.posterior(
             self.network(keras.ops.zeros((1, *self.image_shape)))
-        )  # builds parts of any kind
+        )
+        # What a head of the user's own leaves unsaid, its distribution says.
+        self.factorizes = getattr(
+            self.posterior,
+            "factorizes",
+            isinstance(posterior, tfd.MultivariateNormalDiag),
+        )
+        self.one_pass_density = getattr(
+            self.posterior,
+            "one_pass_density",
+            isinstance(posterior, tfd.MultivariateNormalLinearOperator),
+        )
         super().build(input_shape)
 
     def call(self, images) -> tfd.Distribution:

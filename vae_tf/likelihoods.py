@@ -179,8 +179,10 @@ class _StableContinuousBernoulli(tfd.ContinuousBernoulli):
         )
         return tf.where(near, series, exact)
 
-    def _mean(self):
-        return continuous_bernoulli_mean(self.logits)
+    def _mean(self, logits=None):
+        return continuous_bernoulli_mean(
+            self.logits if logits is None else logits
+        )
 
 
 def continuous_bernoulli_mean(logits: tf.Tensor) -> tf.Tensor:

@@ -27,7 +27,9 @@ class MLP(keras.layers.Layer):
 
     def __init__(self, hidden_units=None, activation="relu", **kwargs):
         super().__init__(**kwargs)
-        self.hidden_units = tuple(hidden_units or (400, 256))
+        self.hidden_units = tuple(
+            (400, 256) if hidden_units is None else hidden_units
+        )
         self.activation = activation
         # He et al. 2015, arXiv:1502.01852: a signal that keeps its size through
         # the layers, or a deep network prunes latents before it uses them.
@@ -237,11 +239,9 @@ class ConvDecoder(_Convolutional):
         return super().get_config() | {"image_shape": self.image_shape}
 
 
-def mirrored_mlp(image_shape, hidden_units=None, activation="relu") -> MLP:
-    """The decoder's MLP, whatever the image's shape: its default is the mirror
-    of the encoder's.
-    """
-    return MLP(hidden_units or (256, 400), activation)
+def mirrored_mlp(hidden_units=None, activation="relu") -> MLP:
+    """The decoder's MLP: its default is the mirror of the encoder's."""
+    return MLP((256, 400) if hidden_units is None else hidden_units, activation)
 
 
 ENCODER_BODIES = {"mlp": MLP, "conv": ConvEncoder}

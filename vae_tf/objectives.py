@@ -108,7 +108,7 @@ def draw(
     if gradient_estimator == "dreg":
         z = _with_gradient_times(normalised_weights, z)
     if pathwise:
-        log_q = _constant(posterior).log_prob(z)
+        log_q = detached(posterior).log_prob(z)
     else:
         log_q = log_posterior(posterior, noise)
     draws = Draws(
@@ -136,8 +136,8 @@ def _with_gradient_times(weights: list, z: tf.Tensor) -> tf.Tensor:
     return identity(z)
 
 
-def _constant(posterior: tfd.Distribution) -> tfd.Distribution:
-    """q(z|x) without gradients to its parameters."""
+def detached(posterior: tfd.Distribution) -> tfd.Distribution:
+    """q(z|x) without gradients to the tensors it was made of."""
     tensors = {
         name: tf.stop_gradient(value)
         for name, value in posterior.parameters.items()
@@ -222,9 +222,11 @@ class Objective:
             ("kl_warmup_steps", kl_warmup_steps, 0),
             ("free_bits", free_bits, 0),
         ):
-            if not value >= smallest:
+            whole = name in ("num_samples", "kl_warmup_steps")
+            if not value >= smallest or (whole and value != int(value)):
                 raise ValueError(
-                    f"{name}: expected a number >= {smallest}, received "
+                    f"{name}: expected {'an integer' if whole else 'a number'} "
+                    f">= {smallest}, received "
                     f"{value!r}."
                 )
         if gradient_estimator not in GRADIENT_ESTIMATORS:
@@ -310,7 +312,7 @@ class ELBO(Objective):
             )
             paid = kl
             if draws.pathwise:
-                q, p = _constant(draws.posterior), draws.prior
+                q, p = detached(draws.posterior), draws.prior
                 log_ratio = _marginals(q).log_prob(draws.z) - _marginals(
                     p
                 ).log_prob(draws.z)

@@ -33,7 +33,9 @@ class Posterior(keras.layers.Layer):
     """
 
     factorizes = False  # whether q(z|x) = prod_d q(z_d|x)
-    one_pass_density = True  # whether log q(z|x) at any z is as fast as a draw
+    # Whether log q(z|x) at any z is as fast as a draw, and a function of z and
+    # of the tensors that the distribution was made of.
+    one_pass_density = False
 
     def __init__(self, latent_dim, num_parameters, **kwargs):
         # Distributions are float32 whatever computes them.
@@ -75,6 +77,7 @@ class MeanField(Posterior):
     """
 
     factorizes = True
+    one_pass_density = True
 
     def __init__(self, latent_dim, **kwargs):
         super().__init__(latent_dim, 2 * latent_dim, **kwargs)
@@ -99,6 +102,8 @@ class FullCovariance(Posterior):
       `tfd.MultivariateNormalTriL`, batch `[B]`, event `[D]`; the diagonal of L
         at least 1e-4.
     """
+
+    one_pass_density = True
 
     def __init__(self, latent_dim, **kwargs):
         below = latent_dim * (latent_dim - 1) // 2
@@ -141,10 +146,9 @@ class IAF(Posterior):
         standard deviation are averages over 64 fixed draws.
 
     Raises:
-      ValueError: there is nothing before the one dimension that there is.
+      ValueError: there is nothing before the one dimension that there is, or
+        no step or hidden layer.
     """
-
-    one_pass_density = False
 
     def __init__(self, latent_dim, flow_depth=2, flow_units=(320,), **kwargs):
         super().__init__(latent_dim, 2 * latent_dim, **kwargs)
@@ -153,6 +157,12 @@ class IAF(Posterior):
                 "latent_dim: expected at least 2 for posterior iaf, whose "
                 f"dimensions depend on those before them, received {latent_dim}"
                 "."
+            )
+        if flow_depth < 1 or not flow_units or min(flow_units) < 1:
+            raise ValueError(
+                "flow_depth, flow_units: expected a number >= 1 of steps and "
+                f"of units in each hidden layer, received {flow_depth} and "
+                f"{tuple(flow_units)}."
             )
         self.flow_depth = flow_depth
         self.flow_units = tuple(flow_units)

@@ -65,7 +65,7 @@ class Mixture(Prior):
 
     def __init__(self, latent_dim, num_components=100, **kwargs):
         super().__init__(latent_dim, **kwargs)
-        self.num_components = num_components
+        self.num_components = _at_least_one(num_components)
 
     def build(self, input_shape=None):
         shape = (self.num_components, self.latent_dim)
@@ -103,7 +103,9 @@ class VampPrior(Prior):
 
     Tomczak and Welling 2018, arXiv:1705.07120. The encoder is
     borrowed, not owned: the pseudo-inputs are generative parameters, the
-    encoder's weights stay inference parameters.
+    encoder's weights stay inference parameters. It reads the pseudo-inputs as
+    in inference: a layer such as dropout or batch normalisation does to them
+    what it does after training.
 
     Args:
       latent_dim: D.
@@ -114,7 +116,7 @@ class VampPrior(Prior):
 
     def __init__(self, latent_dim, num_components=100, **kwargs):
         super().__init__(latent_dim, **kwargs)
-        self.num_components = num_components
+        self.num_components = _at_least_one(num_components)
         self.num_images = num_components
 
     def build(self, image_shape):
@@ -140,11 +142,24 @@ class VampPrior(Prior):
         little greyer, so that each pixel can still move.
         """
         chosen = np.resize(images, self.logits.shape)
+        # Equal components would stay equal: a copy, where N < C, is noisy.
+        copies = chosen[len(images) :]
+        noise = np.random.default_rng(0).random(copies.shape)
+        chosen[len(images) :] = 0.9 * copies + 0.1 * noise
         grey = 0.05 + 0.9 * chosen
         self.logits.assign(np.log(grey / (1 - grey)))
 
     def get_config(self):
         return super().get_config() | {"num_components": self.num_components}
+
+
+def _at_least_one(num_components: int) -> int:
+    if type(num_components) is not int or num_components < 1:
+        raise ValueError(
+            "num_components: expected an integer >= 1, received "
+            f"{num_components!r}."
+        )
+    return num_components
 
 
 PRIORS = {

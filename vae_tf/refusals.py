@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vae_tf import objectives
 from vae_tf.config import NOT_IN_SUPPORT, UserError
+from vae_tf.priors import Prior
 
 
 def check_images(images, image_shape: tuple, support: str) -> tf.Tensor:
@@ -45,6 +47,11 @@ def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
     """Raises UserError unless the parts of a VAE, built, are what `VAE.draws`
     and the objective rely on.
     """
+    if not isinstance(prior, Prior):
+        raise UserError(
+            "prior: expected a name or a vae_tf.priors.Prior, received a "
+            f"{type(prior).__name__}."
+        )
     latent, image = (encoder.latent_dim,), decoder.image_shape
     posterior = encoder(tf.zeros((1, *image)))
     if not (
@@ -68,22 +75,22 @@ def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
                 f"{name}: expected a distribution with event shape "
                 f"{expected}, received {tuple(found.event_shape)}."
             )
-    _check_combination(
-        encoder.posterior, prior, objective, train_variables, *latent
-    )
+    _check_combination(encoder, prior, objective, train_variables)
+    if objective.estimator(encoder.one_pass_density) != "plain":
+        _check_detached(encoder)
 
 
-def _check_combination(q, p, objective, train_variables, latent_dim) -> None:
+def _check_combination(encoder, p, objective, train_variables) -> None:
     """Raises UserError where families that are right by themselves have no
     objective together.
     """
-    q_name, p_name = type(q).__name__, type(p).__name__
-    # Of a head that is the user's own, the least is assumed.
-    one_pass = getattr(q, "one_pass_density", False)
+    q_name, p_name = type(encoder.posterior).__name__, type(p).__name__
+    one_pass = encoder.one_pass_density
     estimator = objective.estimator(one_pass)
     sequential = (
         f"log q(z|x) of {q_name} at a z of another origin takes "
-        f"{latent_dim} passes, one after the other"
+        f"{encoder.latent_dim} passes, one after the other (a head that knows "
+        "better sets one_pass_density = True)"
     )
     if estimator != "plain" and not one_pass:
         raise UserError(
@@ -102,9 +109,7 @@ def _check_combination(q, p, objective, train_variables, latent_dim) -> None:
             f"{train_variables!r}: p(z) is made of the inference network, so "
             "phi cannot be held while theta moves, nor p(z) while phi does."
         )
-    if objective.free_bits and not (
-        getattr(q, "factorizes", False) and p.factorizes
-    ):
+    if objective.free_bits and not (encoder.factorizes and p.factorizes):
         raise UserError(
             "free_bits: expected 0.0 unless q(z|x) and p(z) factorise, "
             "because the KL divergence of a single dimension is that of "
@@ -121,6 +126,24 @@ def _check_combination(q, p, objective, train_variables, latent_dim) -> None:
             "bound of more than one sample (Tucker et al. 2018, "
             "arXiv:1810.04152); dreg is not.",
             stacklevel=2,
+        )
+
+
+def _check_detached(encoder) -> None:
+    """Raises UserError unless stl and dreg can hold phi inside log q(z|x) fixed
+    at a given z.
+    """
+    z = tf.zeros((1, encoder.latent_dim))
+    with tf.GradientTape() as tape:
+        posterior = encoder(tf.zeros((1, *encoder.image_shape)))
+        log_q = objectives.detached(posterior).log_prob(z)
+    slopes = tape.gradient(log_q, encoder.trainable_variables)
+    if any(slope is not None for slope in slopes):
+        raise UserError(
+            "gradient_estimator: expected plain with posterior "
+            f"{type(encoder.posterior).__name__}, whose log q(z|x) depends on "
+            "phi by more than the tensors that its distribution was made of "
+            "(such as those of a bijector), received one that holds them fixed."
         )
 
 

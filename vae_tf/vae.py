@@ -19,12 +19,13 @@ from vae_tf.priors import PRIORS
 
 # Of the noise in `evaluate` and validation: the same at every epoch.
 EVALUATION_SEED = 7
-# The variables that each update of a step moves.
+BOTH = ("inference", "generative")
+# The networks that each update of a step moves.
 TRAIN_VARIABLES = {
-    "all": ("all",),
-    "inference": ("inference",),
-    "generative": ("generative",),
-    "alternate": ("inference", "generative"),
+    "all": (BOTH,),
+    "inference": (("inference",),),
+    "generative": (("generative",),),
+    "alternate": (("inference",), ("generative",)),
 }
 NO_IMAGES = "data: expected at least one batch of images, received none."
 
@@ -146,8 +147,7 @@ class VAE(keras.Model):
     @property
     def gradient_estimator(self) -> str:
         """The estimator in use: the objective's, with "auto" resolved."""
-        one_pass = getattr(self.encoder.posterior, "one_pass_density", False)
-        return self.objective.estimator(one_pass)
+        return self.objective.estimator(self.encoder.one_pass_density)
 
     # The model, in words of probability.
 
@@ -172,7 +172,7 @@ class VAE(keras.Model):
         self,
         images: tf.Tensor,
         noise: tf.Tensor,
-        training: bool = False,
+        training: tuple[str, ...] = (),
         gradient_estimator: str = "plain",
     ) -> objectives.Draws:
         """z ~ q(z|x) and log q(z|x), log p(z), log p(x|z), of which every bound
@@ -182,15 +182,17 @@ class VAE(keras.Model):
           images: x `[B, H, W, C]`.
           noise: standard-normal epsilon `[K, B, D]`; the same noise gives the
             same draws.
-          training: whether layers such as dropout behave as in training.
+          training: networks, "inference" or "generative", whose layers such as
+            dropout behave as in training.
           gradient_estimator: see `objectives.draw`.
         """
-        posterior = self.encoder(images, training=training)  # q(z|x)
+        posterior = self.encoder(images, training="inference" in training)
+        generating = "generative" in training
         return objectives.draw(
             posterior,
             self.prior_distribution(),
             noise,
-            lambda z: self.decoder(z, training=training).log_prob(images),
+            lambda z: self.decoder(z, training=generating).log_prob(images),
             gradient_estimator,
         )
 
@@ -268,14 +270,18 @@ class VAE(keras.Model):
         if not self.optimizer.built:
             # For every variable, where the first update moves some alone.
             self.optimizer.build(self.trainable_variables)
-        for variables in self._moved():
+        for networks in TRAIN_VARIABLES[self.train_variables]:
             noise = self._noise(
                 images, self.noise_seeds.next(), self.objective.num_samples
             )
             with tf.GradientTape() as tape:
-                draws = self.draws(images, noise, True, self.gradient_estimator)
+                draws = self.draws(
+                    images, noise, networks, self.gradient_estimator
+                )
                 elbo = self.objective(draws, self.optimizer.iterations)
-                minimize(-elbo, self.optimizer, variables, tape)
+                # Bodies of the user's own may add losses, such as weight decay.
+                loss = -elbo + sum(self.losses)
+                minimize(loss, self.optimizer, self._variables(networks), tape)
         return self._track(draws)
 
     def test_step(self, data):
@@ -287,16 +293,13 @@ class VAE(keras.Model):
         noise = self._noise(images, seed, self.objective.num_samples)
         return self._track(self.draws(images, noise))
 
-    def _moved(self) -> list[list[keras.Variable]]:
-        """The variables of each update of a step."""
+    def _variables(self, networks: tuple[str, ...]) -> list[keras.Variable]:
+        """The trainable variables of the networks named."""
         variables = {
-            "all": self.trainable_variables,
             "inference": self.inference_variables,
             "generative": self.generative_variables,
         }
-        return [
-            variables[name] for name in TRAIN_VARIABLES[self.train_variables]
-        ]
+        return sum((variables[name] for name in networks), [])
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """Keras' `fit`, after a look at the images (all of an array, the first
