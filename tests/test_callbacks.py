@@ -1,41 +1,13 @@
-import pathlib
-
-import keras
 import numpy as np
 import tensorflow as tf
-from absl.testing import parameterized
+from recording import RecordedRun, logs
 from small import random_bits, small_vae
 
 import vae_tf
-from vae_tf import callbacks, runs
+from vae_tf import callbacks, gallery, runs, snapshots
 
 
-def logs(val_elbo, elbo=-3.0):
-    names = ("elbo", "reconstruction", "kl")
-    values = dict.fromkeys([*names, *(f"val_{n}" for n in names)], elbo)
-    return values | {"val_elbo": val_elbo}
-
-
-class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.run_dir = pathlib.Path(self.create_tempdir().full_path)
-        (self.run_dir / "checkpoints").mkdir()
-        self.vae = small_vae()
-        self.vae.compile(optimizer=keras.optimizers.Adam(1e-2))
-        self.vae.optimizer.build(self.vae.trainable_variables)
-
-    def recorder(self, history=(), patience=0):
-        recorder = callbacks.RunRecorder(
-            self.run_dir,
-            vae_tf.Config(early_stopping_patience=patience, learning_rate=7.0),
-            lambda epoch: None,
-            list(history),
-        )
-        recorder.set_model(self.vae)
-        recorder.on_train_begin()
-        return recorder
-
+class RunRecorderTest(RecordedRun):
     def test_weights_are_those_of_the_best_epoch(self):
         recorder = self.recorder()
         bias = self.vae.decoder.likelihood.bias
@@ -72,71 +44,71 @@ class RunRecorderTest(parameterized.TestCase, tf.test.TestCase):
         recorder.on_epoch_end(1, logs(-8.0))
         self.assertBetween(recorder.history[-1]["seconds"], 100.0, 160.0)
 
-    def test_a_checkpoint_restores_everything_the_rest_depends_on(self):
-        images = random_bits(8)
-        recorder = self.recorder()
-        recorder.on_epoch_end(0, logs(-5.0))  # the best, and long past
-        self.vae.fit(images, shuffle=False, verbose=0)
-        recorder.on_epoch_end(1, logs(-9.0))
-        self.vae.fit(images, shuffle=False, verbose=0)
-        expected = self.vae.get_weights()
 
-        other = small_vae(seed=5)
-        other.compile(optimizer=keras.optimizers.Adam(1e-2))
-        other.optimizer.build(other.trainable_variables)
-        history = callbacks.restore(self.run_dir, other)
-        self.assertEqual([row["epoch"] for row in history], [1, 2])
-        other.fit(images, shuffle=False, verbose=0)
-        for ours, theirs in zip(other.get_weights(), expected):
+class PicturesTest(RecordedRun):
+    def look(self, epochs, history, every=2, **kwargs):
+        held = snapshots.HeldOut(random_bits(40), np.arange(40) % 3)
+        pictures = callbacks.Pictures(
+            self.run_dir, held, every, history, **kwargs
+        )
+        pictures.set_model(self.vae)
+        pictures.on_train_begin()
+        for epoch in epochs:
+            history.append({"epoch": epoch + 1, **logs(-9.0)})
+            pictures.on_epoch_end(epoch)
+        pictures.on_train_end()
+
+    def epochs(self):
+        return [s.epoch for s in gallery.recorded(self.run_dir)]
+
+    def test_before_the_first_step_every_few_epochs_and_at_the_end(self):
+        self.look(range(5), [])
+        self.assertEqual(self.epochs(), [0, 2, 4, 5])
+        names = {p.name for p in (self.run_dir / "figures").glob("*.png")}
+        self.assertContainsSubset(
+            {
+                "posterior.png",
+                "prior_predictive.png",
+                "reconstructions.png",
+                "training_curves.png",
+            },
+            names,
+        )
+
+    def test_a_resumed_run_goes_on_where_its_last_epoch_ended(self):
+        self.look(range(4), history := [])
+        # Killed in epoch 5, resumed after epoch 3.
+        del history[3:]
+        self.look(range(3, 5), history)
+        self.assertEqual(self.epochs(), [0, 2, 4, 5])
+
+    def test_leaves_training_as_it_was(self):
+        images = random_bits(8)
+        twin = small_vae()
+        for vae in (self.vae, twin):
+            vae.compile("adam")
+            vae.fit(images, shuffle=False, verbose=0)
+            if vae is self.vae:
+                self.look(range(2), [])
+            vae.fit(images, shuffle=False, verbose=0)
+        for ours, theirs in zip(self.vae.get_weights(), twin.get_weights()):
             self.assertAllEqual(ours, theirs)
 
-    def test_the_newest_good_checkpoint_is_used(self):
-        recorder = self.recorder()
-        for epoch in range(3):
-            recorder.on_epoch_end(epoch, logs(-9.0 + epoch))
-        files = sorted((self.run_dir / "checkpoints").iterdir())
-        self.assertEqual(
-            [f.name for f in files], ["epoch-00002.npz", "epoch-00003.npz"]
-        )
-        content = bytearray(files[-1].read_bytes())
-        content[len(content) // 2] ^= 0xFF  # one flipped byte
-        files[-1].write_bytes(content)
-        self.assertLen(callbacks.restore(self.run_dir, self.vae), 2)
-        for content in (b"", b"PK"):
-            files[0].write_bytes(content)
-            with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
-                callbacks.restore(self.run_dir, self.vae)
-
-    def test_refuses_a_run_that_has_lost_what_it_needs(self):
-        recorder = self.recorder()
-        for epoch in range(2):
-            recorder.on_epoch_end(epoch, logs(-9.0 + epoch))
-        (self.run_dir / runs.BEST_WEIGHTS).unlink()
-        with self.assertRaisesRegex(vae_tf.UserError, "best weights, received"):
-            callbacks.restore(self.run_dir, self.vae)
-        for file in (self.run_dir / "checkpoints").iterdir():
-            file.unlink()
-        with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
-            callbacks.restore(self.run_dir, self.vae)
-
-    def test_a_run_without_a_finished_epoch_begins_anew(self):
-        before = self.vae.get_weights()
-        self.assertEqual(callbacks.restore(self.run_dir, self.vae), [])
-        self.assertAllEqual(self.vae.get_weights()[0], before[0])
-
-    def test_refuses_another_model(self):
-        self.recorder().on_epoch_end(0, logs(-9.0))
-        other = small_vae(latent_dim=3)
-        other.compile(optimizer=keras.optimizers.Adam(1e-2))
-        other.optimizer.build(other.trainable_variables)
-        before = [np.array(w) for w in other.get_weights()]
-        with self.assertRaisesRegex(vae_tf.UserError, "with other variables"):
-            callbacks.restore(self.run_dir, other)
-        for old, new in zip(before, other.get_weights()):
-            self.assertAllEqual(old, new)
-
-    def test_refuses_missing_metrics(self):
-        self.recorder().on_epoch_end(0, logs(-9.0))
-        (self.run_dir / "metrics.csv").unlink()
-        with self.assertRaisesRegex(vae_tf.UserError, "the 1 epochs .*ved 0"):
-            callbacks.restore(self.run_dir, self.vae)
+    def test_tensorboard_shows_metrics_and_pictures(self):
+        board = callbacks.Board(self.run_dir / "tensorboard")
+        board.on_epoch_end(0, {"elbo": -3.0, "val_elbo": -4.0})
+        self.look(range(2), [], board=board)
+        board.on_train_end()
+        (path,) = (self.run_dir / "tensorboard").iterdir()
+        found = {}
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found[value.tag, event.step] = tf.make_ndarray(value.tensor)
+        self.assertAllClose(found["elbo/training", 1], -3.0)
+        self.assertAllClose(found["elbo/validation", 1], -4.0)
+        for step in (0, 2):
+            self.assertIn(("KL of each dimension (nats)", step), found)
+            self.assertIn(("knn_accuracy", step), found)
+            width, height, content = found["posterior", step]
+            image = tf.io.decode_png(content)
+            self.assertEqual(image.shape, (int(height), int(width), 3))

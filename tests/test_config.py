@@ -64,6 +64,16 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         ):
             Config(**values)
 
+    @parameterized.parameters(
+        ("beta", 2.0), ("kl_warmup_epochs", 5), ("free_bits", 0.5)
+    )
+    def test_iwae_has_no_divergence_to_weigh(self, name, value):
+        Config(**{name: value})
+        with self.assertRaisesRegex(
+            UserError, f"--{name}: .*iwae.* received {value}"
+        ):
+            Config(objective="iwae", **{name: value})
+
     def test_numbers_take_their_field_s_type(self):
         self.assertIsInstance(Config(learning_rate=1).learning_rate, float)
         self.assertEqual(Config(hidden_units=[3, 2]).hidden_units, (3, 2))

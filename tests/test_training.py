@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import vae_tf
-from vae_tf import callbacks, runs, training
+from vae_tf import callbacks, checkpoints, runs, training
 
 # Compiling a small step with XLA takes longer than running it.
 CONFIG = vae_tf.Config(
@@ -19,6 +19,8 @@ CONFIG = vae_tf.Config(
     batch_size=128,
     hidden_units=(16, 8),
     jit_compile=False,
+    figures_every=0,
+    tensorboard=False,
 )
 
 
@@ -80,17 +82,40 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotEqual(self.rows("a"), self.rows("c"))
 
     @parameterized.named_parameters(
-        ("before_the_checkpoint", "save_checkpoint"),
-        ("between_the_files", "best"),
-        ("before_the_metrics", "write_metrics"),
+        ("before_the_checkpoint", checkpoints, "save"),
+        ("between_the_files", callbacks, "best"),
+        ("before_the_metrics", callbacks, "write_metrics"),
         # More steps than one execution takes, and not a multiple of it.
-        ("many_steps", "save_checkpoint", 16),
+        ("many_steps", checkpoints, "save", 16),
+        (
+            "vamp_iwae",
+            checkpoints,
+            "save",
+            256,
+            {"prior": "vamp", "num_components": 5, "objective": "iwae"},
+        ),
+        (
+            "iaf_mixture_alternate",
+            checkpoints,
+            "save",
+            256,
+            {
+                "posterior": "iaf",
+                "flow_units": (6,),
+                "prior": "mixture",
+                "num_components": 3,
+                "train_variables": "alternate",
+                "kl_warmup_epochs": 2,
+            },
+        ),
     )
     def test_a_resumed_run_ends_like_an_uninterrupted_one(
-        self, killed_in, batch_size=128
+        self, module, killed_in, batch_size=128, changes=None
     ):
-        whole = self.train(run_dir="whole", batch_size=batch_size)
+        changes = (changes or {}) | {"batch_size": batch_size}
+        whole = self.train(run_dir="whole", **changes)
         steps = -(-1439 // batch_size)
+        steps *= 1 + (whole.vae.train_variables == "alternate")
         self.assertEqual(whole.history[-1]["step"], 3 * steps)
         calls = []
 
@@ -100,13 +125,13 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
                 raise Killed
             return original(*args)
 
-        original = getattr(callbacks, killed_in)
+        original = getattr(module, killed_in)
         with (
-            mock.patch.object(callbacks, killed_in, kill),
+            mock.patch.object(module, killed_in, kill),
             self.assertRaises(Killed),
         ):
-            self.train(run_dir="cut", batch_size=batch_size)
-        resumed = self.train(run_dir="cut", resume=True, batch_size=batch_size)
+            self.train(run_dir="cut", **changes)
+        resumed = self.train(run_dir="cut", resume=True, **changes)
         self.assertEqual(self.rows("cut"), self.rows("whole"))
         for ours, theirs in zip(
             resumed.vae.get_weights(), whole.vae.get_weights()

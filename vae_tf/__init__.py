@@ -34,7 +34,9 @@ _HOMES = {
     "VAE": "vae",
     "log_marginal_likelihood": "evaluation",
     "load": "runs",
-    "evaluate_run": "runs",
+    "traversals": "snapshots",
+    "interpolations": "snapshots",
+    "evaluate_run": "measurement",
     "train": "training",
     "export": "serving.export",
 }

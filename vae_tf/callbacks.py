@@ -1,30 +1,23 @@
-"""What hangs on `fit`: after each epoch, a row of metrics, the best weights,
-and a state to resume from.
+"""What hangs on `fit`: after each epoch, a row of metrics, the best weights and
+a state to resume from; now and then, pictures; and all of it for TensorBoard.
 """
 
 import math
 import pathlib
-import re
 import time
 from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from vae_tf import checkpoints, gallery, snapshots
 from vae_tf.config import Config, UserError
 from vae_tf.runs import (
     BEST_WEIGHTS,
-    CHECKPOINTS,
-    METRICS,
     best,
-    load_best,
-    read_metrics,
     write_metrics,
     written_atomically,
-)
-
-KEPT_CHECKPOINTS = (
-    2  # the newest, and one before it should the newest be damaged
 )
 
 
@@ -88,11 +81,12 @@ class RunRecorder(keras.callbacks.Callback):
         if best(self.history) is row:
             with written_atomically(self.run_dir / BEST_WEIGHTS) as path:
                 self.model.save_weights(path)
-        save_checkpoint(self.run_dir, self.model, epoch + 1)
+        checkpoints.save(self.run_dir, self.model, epoch + 1)
         self.model.stop_training = self.out_of_patience()
 
     def out_of_patience(self) -> bool:
-        """Whether the last `patience` epochs brought no better `val_elbo`."""
+        """Whether the last `patience` epochs brought no better
+        validation bound."""
         patience = self.config.early_stopping_patience
         if not patience or not self.history:
             return False
@@ -100,85 +94,88 @@ class RunRecorder(keras.callbacks.Callback):
         return waited >= patience
 
 
-def save_checkpoint(
-    run_dir: pathlib.Path, model: keras.Model, epoch: int
-) -> None:
-    """Writes weights, optimizer state and noise generator after `epoch` epochs,
-    and drops old checkpoints.
+class Pictures(keras.callbacks.Callback):
+    """Before the first step, after every few epochs and after the last, records
+    a snapshot of the model and draws it into `figures/`.
+
+    Args:
+      run_dir: of the run.
+      held: images to look at, from `snapshots.held_out`.
+      every: epochs from one snapshot to the next.
+      history: rows of `metrics.csv`, which another callback extends before this
+        one is called.
+      board: where the pictures are shown too.
     """
-    arrays = {
-        str(number): np.asarray(variable)
-        for number, variable in enumerate(_state(model))
-    }
-    (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
-    with written_atomically(
-        run_dir / CHECKPOINTS / f"epoch-{epoch:05d}.npz"
-    ) as path:
-        np.savez(path, **arrays)
-    for old in _checkpoints(run_dir)[:-KEPT_CHECKPOINTS]:
-        old.unlink()
+
+    def __init__(
+        self,
+        run_dir: pathlib.Path,
+        held: snapshots.HeldOut,
+        every: int,
+        history: list[dict[str, float]],
+        board: "Board | None" = None,
+    ):
+        super().__init__()
+        self.run_dir = run_dir
+        self.held = held
+        self.every = every
+        self.history = history
+        self.board = board
+
+    def on_train_begin(self, logs=None):
+        self.recorded = gallery.recorded(self.run_dir, len(self.history))
+        if not self.history:
+            self.recorded = []
+            self._look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            self._look()
+
+    def on_train_end(self, logs=None):
+        if not self.recorded or self.recorded[-1].epoch < len(self.history):
+            self._look()
+
+    def _look(self) -> None:
+        previous = self.recorded[-1] if self.recorded else None
+        snapshot = snapshots.take(
+            self.model, self.held, len(self.history), previous
+        )
+        gallery.record(self.run_dir, snapshot)
+        self.recorded.append(snapshot)
+        pictures = gallery.draw(self.recorded, self.history)
+        gallery.write(self.run_dir, pictures)
+        if self.board:
+            self.board.show(snapshot, pictures)
 
 
-def restore(
-    run_dir: pathlib.Path, model: keras.Model
-) -> list[dict[str, float]]:
-    """Sets a compiled model to the newest good checkpoint, and gives the rows
-    of the epochs before it.
+class Board(keras.callbacks.Callback):
+    """Metrics and pictures as TensorBoard shows them.
 
-    A run that finished no epoch has no checkpoint and no rows: the model stays
-    as it is.
-
-    Raises:
-      UserError: no checkpoint is good, the newest good one belongs to another
-        model, or the metrics or best weights beside it are missing or damaged.
+    Args:
+      directory: of the event files.
     """
-    history = read_metrics(run_dir)
-    # A run killed in its first epoch may have written its row, and no more.
-    if len(history) <= 1 and not _checkpoints(run_dir):
-        return []
-    path, arrays = _newest_good_checkpoint(run_dir)
-    epoch = int(re.search(r"\d+", path.name).group())
-    if len(history) < epoch:
-        raise UserError(
-            f"{run_dir / METRICS}: expected the {epoch} epochs before "
-            f"{path.name}, received {len(history)}."
-        )
-    variables = _state(model)
-    if [array.shape for array in arrays] != [
-        tuple(variable.shape) for variable in variables
-    ]:
-        raise UserError(
-            f"--resume: expected the model of {path}, received one with other "
-            "variables."
-        )
-    load_best(run_dir, model)  # Needed in the end: better missed now.
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-    return history[:epoch]
 
+    def __init__(self, directory: pathlib.Path):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(directory))
 
-def _newest_good_checkpoint(
-    run_dir: pathlib.Path,
-) -> tuple[pathlib.Path, list[np.ndarray]]:
-    for path in reversed(_checkpoints(run_dir)):
-        try:
-            with np.load(path) as file:
-                return path, [
-                    file[str(number)] for number in range(len(file.files))
-                ]
-        except Exception:
-            # A damaged zip raises nearly anything; the one before it will do.
-            continue
-    raise UserError(
-        f"{run_dir / CHECKPOINTS}: expected a checkpoint to resume from, "
-        "received none that is whole."
-    )
+    def on_epoch_end(self, epoch, logs=None):
+        with self.writer.as_default(step=epoch + 1):
+            for name, value in logs.items():
+                kind = "validation" if name.startswith("val_") else "training"
+                tf.summary.scalar(f"{name.removeprefix('val_')}/{kind}", value)
 
+    def on_train_end(self, logs=None):
+        self.writer.flush()
 
-def _checkpoints(run_dir: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((run_dir / CHECKPOINTS).glob("epoch-*.npz"))
-
-
-def _state(model: keras.Model) -> list[keras.Variable]:
-    """Every variable that the rest of a run depends on."""
-    return model.weights + [model.noise_seeds.state] + model.optimizer.variables
+    def show(self, snapshot: snapshots.Snapshot, pictures: dict) -> None:
+        """Writes a snapshot's measures and its pictures."""
+        with self.writer.as_default(step=snapshot.epoch):
+            for name, picture in pictures.items():
+                tf.summary.image(name, np.asarray(picture)[np.newaxis])
+            tf.summary.histogram(
+                snapshot.per_dimension_name, snapshot.per_dimension
+            )
+            if math.isfinite(snapshot.accuracy):
+                tf.summary.scalar("knn_accuracy", snapshot.accuracy)

@@ -322,6 +322,14 @@ class Config(Settings):
         None, "compile the step with XLA (unset: for mlp, not for conv)"
     )
 
+    # Pictures.
+    figures_every: int = setting(
+        4, "epochs from one set of pictures to the next (0: none)", minimum=0
+    )
+    tensorboard: bool = setting(
+        True, "write metrics and pictures for TensorBoard, too"
+    )
+
     # Where.
     run_dir: str | None = setting(
         None, "where the run is written (unset: a fresh runs/<dataset>-<time>)"
@@ -333,11 +341,27 @@ class Config(Settings):
     # What may differ when a run is resumed; everything else is the run.
     RESUMABLE = (
         "epochs",
+        "figures_every",
+        "tensorboard",
         "early_stopping_patience",
         "data_dir",
         "run_dir",
         "resume",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, none in (
+            ("beta", 1.0),
+            ("kl_warmup_epochs", 0),
+            ("free_bits", 0.0),
+        ):
+            if self.objective == "iwae" and getattr(self, name) != none:
+                raise UserError(
+                    f"--{name}: expected {none} with --objective iwae, whose "
+                    "KL divergence lies inside a logarithm and cannot be "
+                    f"weighed, received {getattr(self, name)!r}."
+                )
 
     @classmethod
     def load(cls, run_dir: str | pathlib.Path) -> "Config":

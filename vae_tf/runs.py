@@ -9,19 +9,15 @@ import json
 import os
 import pathlib
 import platform
-import sys
 import time
 import warnings
 import zipfile
-from typing import Any
 
 import keras
-import numpy as np
 
 import vae_tf
-from vae_tf import evaluation
 from vae_tf.building import build, load_data_of
-from vae_tf.config import SPLITS, Config, UserError, read_run
+from vae_tf.config import Config, UserError, read_run
 from vae_tf.data import Data
 from vae_tf.vae import VAE
 
@@ -251,74 +247,22 @@ def _load_keras(path: pathlib.Path) -> VAE:
     return model
 
 
-def evaluate_run(
-    run_dir: str | os.PathLike,
-    split: str = "test",
-    num_importance_samples: int = 1000,
-    num_examples: int | None = None,
-    seed: int = 0,
-    data_dir: str | None = None,
-) -> dict[str, Any]:
-    """Measures a run's best model on a split, and writes into the run
-    `evaluation-<split>.json` and, image by image, `evaluation-<split>.npz`.
-
-    Args:
-      run_dir: a run directory.
-      split: "train", "validation" or "test", binarised once.
-      num_importance_samples: K, draws of z for each image.
-      num_examples: the first so many images; None for all.
-      seed: of the draws.
-      data_dir: TFDS data directory, where it is not that of the run.
-
-    Returns:
-      What the JSON says: `evaluation.summary`, with what makes it comparable.
+def load_data_of_run(
+    run_dir: str | os.PathLike, data_dir: str | None = None
+) -> Data:
+    """The data that a run was trained on, from `data_dir` if its own is
+    elsewhere today.
 
     Raises:
-      UserError: there is no such run or split, the run is damaged, or its data
-        is out of reach or has changed.
+      UserError: there is no such run, or its data is out of reach or has
+        changed.
     """
-    if split not in SPLITS:
-        raise UserError(
-            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
-        )
-    if num_examples is not None and num_examples < 1:
-        raise UserError(
-            "--num_examples: expected an integer >= 1, received "
-            f"{num_examples!r}."
-        )
-    vae, config = load(run_dir), Config.load(run_dir)
-    require_writable(run_dir)
-    data = load_data_of(config, data_dir)
-    recorded = read_run(run_dir)["data"]
-    if data.describe() != recorded:
+    data = load_data_of(Config.load(run_dir), data_dir)
+    recorded, found = read_run(run_dir)["data"], data.describe()
+    if found != recorded:
         raise UserError(
             f"--data_dir: expected the data of the run, {recorded['variant']} "
-            f"with {recorded['checksum']}, "
-            f"received {data.describe()['variant']} with "
-            f"{data.describe()['checksum']}."
+            f"with {recorded['checksum']}, received {found['variant']} with "
+            f"{found['checksum']}."
         )
-    dataset = data.in_order(split, evaluation.BATCH_SIZE, num_examples)
-    estimates = evaluation.evaluate(
-        vae,
-        dataset,
-        num_importance_samples,
-        seed,
-        verbose=int(sys.stdout.isatty()),
-    )
-    result = {
-        "dataset": data.source.variant,
-        "binarization": data.binarization,
-        "dequantization": data.dequantization,
-        "split": split,
-        "likelihood": config.likelihood,
-        **evaluation.summary(estimates, num_importance_samples),
-        "seed": seed,
-        "units": "nats per example",
-    }
-    path = pathlib.Path(run_dir) / f"evaluation-{split}.npz"
-    with written_atomically(path) as temporary:
-        np.savez(temporary, **estimates._asdict())
-    path = path.with_suffix(".json")
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    return result
+    return data

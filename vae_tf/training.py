@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import keras
 
-from vae_tf import runs
+from vae_tf import checkpoints, report, runs, snapshots
 from vae_tf.building import build, load_data_of, updates_per_step
-from vae_tf.callbacks import RunRecorder, restore
+from vae_tf.callbacks import Board, Pictures, RunRecorder
 from vae_tf.config import NETWORKS, Config, UserError, read_run
 from vae_tf.data import Data
 from vae_tf.vae import VAE
@@ -65,7 +65,7 @@ def train(config: Config) -> Run:
     vae.optimizer.build(vae.trainable_variables)
     # Not by the name of a link such as runs/latest, which is made anew.
     run_dir = pathlib.Path(config.run_dir).resolve() if saved else None
-    history = restore(run_dir, vae) if saved else []
+    history = checkpoints.restore(run_dir, vae) if saved else []
     if len(history) > config.epochs:
         raise UserError(
             f"--epochs: expected at least the {len(history)} epochs that the "
@@ -79,16 +79,28 @@ def train(config: Config) -> Run:
     runs.point_latest_to(run_dir)
 
     recorder = RunRecorder(run_dir, config, data.start_epoch, history)
+    board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
+    pictures = []
+    if config.figures_every:
+        held = snapshots.held_out(data)
+        pictures = [
+            Pictures(
+                run_dir, held, config.figures_every, recorder.history, *board
+            )
+        ]
     vae.fit(
         data.train,
         validation_data=data.validation,
         initial_epoch=len(history),
         epochs=len(history) if recorder.out_of_patience() else config.epochs,
-        callbacks=[recorder],
+        callbacks=[recorder, *pictures, *board],
         # A bar for a person, a line per epoch for a log.
         verbose=1 if sys.stdout.isatty() else 2,
     )
     runs.load_best(run_dir, vae)
+    if config.figures_every:
+        report.redraw(run_dir, vae, held)
+        report.write(run_dir)
     _report(run_dir, data, config.likelihood, recorder.history)
     return Run(run_dir, vae, recorder.history)
 
