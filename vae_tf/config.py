@@ -324,7 +324,7 @@ class Config(Settings):
 
     # Pictures.
     figures_every: int = setting(
-        4, "epochs from one set of pictures to the next (0: none)", minimum=0
+        8, "epochs from one set of pictures to the next (0: none)", minimum=0
     )
     tensorboard: bool = setting(
         True, "write metrics and pictures for TensorBoard, too"

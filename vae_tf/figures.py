@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
+from matplotlib import colormaps, patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
@@ -44,8 +46,10 @@ def png(image: Image.Image) -> bytes:
 
 def gif(frames: Sequence[Image.Image]) -> bytes:
     """The frames as the content of an endless GIF that dwells on the last."""
+    # Every frame in the colours of the last one: a class keeps its own.
+    palette = frames[-1].quantize(255, Image.Quantize.MAXCOVERAGE)
     few = [
-        frame.quantize(48, dither=Image.Dither.NONE)  # bytes are what it costs
+        frame.quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
     ]
     durations = [FRAME_MILLISECONDS] * len(few)
@@ -93,7 +97,7 @@ def posterior(
         axes.scatter(*points.T, s=4, c=COLOURS[0], lw=0, alpha=0.6)
     elif len(classes) <= len(COLOURS):
         colours = np.array(COLOURS)[np.searchsorted(classes, labels)]
-        axes.scatter(*points.T, s=4, c=colours, lw=0, alpha=0.75)
+        axes.scatter(*points.T, s=4, c=colours, lw=0)
         axes.legend(
             handles=[
                 Line2D([], [], marker="o", ls="", color=colour, label=str(name))
@@ -200,26 +204,25 @@ def reconstructions(images: np.ndarray, reconstructed: np.ndarray) -> Figure:
     Args:
       images, reconstructed: `[N, H, W, 1 or 3]` in [0, 1].
     """
-    count = len(images)
-    figure = Figure(
-        figsize=(0.75 * count + 1.2, 2.6), dpi=DPI, layout="constrained"
-    )
-    grid = figure.subplots(3, count, squeeze=False)
     difference = (reconstructed - images).mean(-1)
-    for column in range(count):
-        _show(grid[0, column], images[column])
-        _show(grid[1, column], reconstructed[column])
-        shown = grid[2, column].imshow(
-            difference[column], cmap="PuOr", vmin=-1, vmax=1
-        )
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    for axes, name in zip(
-        grid[:, 0], ("image", "reconstruction", "difference"), strict=True
-    ):
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", size=9)
-    bar = figure.colorbar(shown, ax=grid[2], aspect=8, pad=0.01, ticks=[-1, 1])
+    colours = colormaps["PuOr"]
+    rows = [
+        np.broadcast_to(images, (*images.shape[:3], 3)),
+        np.broadcast_to(reconstructed, (*images.shape[:3], 3)),
+        colours((difference + 1) / 2)[..., :3],
+    ]
+    figure, axes = _rows(
+        np.stack(rows), ("image", "reconstruction", "difference")
+    )
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-1, 1), colours),
+        ax=axes,
+        shrink=0.3,
+        anchor=(0, 0),
+        aspect=6,
+        pad=0.01,
+        ticks=[-1, 1],
+    )
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     return figure
@@ -247,10 +250,16 @@ def training_curves(
     total = len(panels) + 1 + bool(accuracies)
     columns = min(total, 3)
     rows = -(-total // columns)
-    figure = Figure(
-        figsize=(3.1 * columns, 2.6 * rows), dpi=DPI, layout="constrained"
-    )
-    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure = Figure(figsize=(3.1 * columns, 2.6 * rows), dpi=DPI)
+    # By hand: a layout engine takes longer than the drawing.
+    room = {"left": 0.2 / columns, "right": 1 - 0.06 / columns}
+    room |= {"bottom": 0.19 / rows, "top": 1 - 0.11 / rows}
+    places = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw=room | {"wspace": 0.36, "hspace": 0.48},
+    ).flatten()
     for axes in places[total:]:
         axes.set_axis_off()
     epochs = [row["epoch"] for row in history]
@@ -297,13 +306,17 @@ def rows_of_images(
       names: of the R rows.
       title: above the picture.
     """
+    figure, axes = _rows(images, names)
+    axes.set_title(title, size=9)
+    return figure
+
+
+def _rows(images: np.ndarray, names: Sequence[str]):
+    """A figure of named rows of images `[R, C, H, W, 1 or 3]`, and its axes."""
     rows, columns, height, width = images.shape[:4]
-    cell = 0.5  # inches
+    cell = 0.6  # inches
     figure = Figure(
-        figsize=(
-            cell * columns + 1.4,
-            cell * rows * height / width + 0.5,
-        ),
+        figsize=(cell * columns + 1.6, cell * rows * height / width + 0.5),
         dpi=DPI,
         layout="constrained",
     )
@@ -315,8 +328,7 @@ def rows_of_images(
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, size=9)
-    return figure
+    return figure, axes
 
 
 def graphical_model() -> Figure:

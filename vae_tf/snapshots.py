@@ -14,9 +14,9 @@ from vae_tf.priors import StandardNormal
 from vae_tf.vae import VAE
 
 SPLIT = "validation"  # Held-out images of a run; the test split is for the end.
-MAX_IMAGES = 5000
+MIN_IMAGES, MAX_IMAGES = 500, 5000
 MAX_PIXELS = 16_000_000  # of all of them; what a picture may cost
-BATCH_SIZE = 500
+BATCH_SIZE = 1000
 NUM_NEIGHBOURS = 5
 NUM_PRIOR_POINTS = 2000
 NUM_RECONSTRUCTIONS = 10
@@ -88,7 +88,7 @@ class Snapshot(NamedTuple):
 def held_out(data: Data) -> HeldOut:
     """Some thousand images of the validation split, fewer of large ones."""
     affordable = MAX_PIXELS // int(np.prod(data.image_shape))
-    count = max(BATCH_SIZE, min(MAX_IMAGES, affordable))
+    count = max(MIN_IMAGES, min(MAX_IMAGES, affordable))
     images = np.concatenate(
         list(data.in_order(SPLIT, BATCH_SIZE, count).as_numpy_iterator())
     )

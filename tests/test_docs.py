@@ -1,0 +1,41 @@
+"""The pages say what is there."""
+
+import functools
+import pathlib
+import re
+
+import tensorflow as tf
+
+import vae_tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class DocsTest(tf.test.TestCase):
+    def test_every_symbol_named_exists(self):
+        found = 0
+        for page in PAGES:
+            for name in re.findall(r"`vae_tf\.([\w.]+)`", page.read_text()):
+                functools.reduce(getattr, name.split("."), vae_tf)
+                found += 1
+        self.assertGreater(found, 10)
+
+    def test_every_file_linked_or_shown_is_there(self):
+        for page in PAGES:
+            for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+                if not target.startswith("http"):
+                    self.assertTrue((page.parent / target).exists(), target)
+
+    def test_the_glossary_has_the_tutorial_s_seven_terms(self):
+        text = (ROOT / "docs/glossary.md").read_text()
+        for term in (
+            "variational autoencoder",
+            "loss function",
+            "encoder",
+            "decoder",
+            "local latent variables",
+            "inference",
+            "mean-field and amortized inference",
+        ):
+            self.assertRegex(text, rf"(?m)^\| {term} \|.*`vae_tf\.")
