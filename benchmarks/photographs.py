@@ -12,7 +12,7 @@ from commands import run
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vae_tf import command_line
+from vae_tf import command_line, figures
 from vae_tf.config import Settings, setting
 
 SIZE = 64
@@ -91,7 +91,7 @@ def main(given):
     )
     # Above each reconstruction, its original.
     pairs = np.stack([test, reconstructions])[:, :12]
-    sheet = np.concatenate([np.concatenate(list(row), 1) for row in pairs])
+    sheet = figures.mosaic(pairs)
     path = directory / "reconstructions.png"
     Image.fromarray(np.uint8(255 * sheet.clip(0, 1))).save(path)
     print(f"\n{path}: test images above, reconstructions below")

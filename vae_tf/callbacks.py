@@ -85,8 +85,9 @@ class RunRecorder(keras.callbacks.Callback):
         self.model.stop_training = self.out_of_patience()
 
     def out_of_patience(self) -> bool:
-        """Whether the last `patience` epochs brought no better
-        validation bound."""
+        """Whether the last `patience` epochs brought no better bound in
+        validation.
+        """
         patience = self.config.early_stopping_patience
         if not patience or not self.history:
             return False

@@ -6,6 +6,8 @@ import statistics
 
 import numpy as np
 
+from vae_tf.config import UserError
+
 GRID_LIMIT = 3.0  # standard deviations of p(z) = N(0, I)
 SPACINGS = ("equal", "probability")
 PATHS = ("linear", "spherical")
@@ -19,10 +21,10 @@ def axis(num_points: int, spacing: str = "equal") -> np.ndarray:
     prior as the next.
 
     Raises:
-      ValueError: `spacing` is neither.
+      UserError: `spacing` is neither.
     """
     if spacing not in SPACINGS:
-        raise ValueError(
+        raise UserError(
             f"spacing: expected one of {', '.join(SPACINGS)}, received "
             f"{spacing!r}."
         )
@@ -68,10 +70,10 @@ def interpolation(
     White 2016, arXiv:1609.04468.
 
     Raises:
-      ValueError: `path` is neither.
+      UserError: `path` is neither.
     """
     if path not in PATHS:
-        raise ValueError(
+        raise UserError(
             f"path: expected one of {', '.join(PATHS)}, received {path!r}."
         )
     t = np.linspace(0, 1, num_points)[:, np.newaxis]

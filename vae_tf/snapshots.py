@@ -186,11 +186,12 @@ def _in_plane(z: np.ndarray, plane: np.ndarray) -> np.ndarray:
 
 
 def neighbour_accuracy(z: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose class is that of most of their 5 nearest neighbours
-    in latent space, each image left out of its own vote.
+    """Share of images, in [0, 1], whose class is that of most of their 5
+    nearest neighbours in latent space, each left out of its own vote; NaN where
+    there are no 5 others.
 
     Args:
-      z: `[N, D]`, N > 5.
+      z: `[N, D]`.
       labels: integers `[N]`.
     """
     if len(z) <= NUM_NEIGHBOURS:
@@ -216,6 +217,9 @@ def prior_predictive(
       shows: "samples" of p(x|z), or its "means".
       spacing: of the grid, see `latent_points.axis`.
       seed: of the draws.
+
+    Raises:
+      UserError: `shows` or `spacing` is unknown.
 
     Returns:
       Images `[R, R, H, W, C]`, and the grid's values of z along both axes
@@ -250,6 +254,9 @@ def traversals(vae: VAE, image: np.ndarray, values: np.ndarray) -> np.ndarray:
       vae: the model.
       image: `[H, W, C]`, whose posterior's mean is where it starts.
       values: that each dimension takes `[V]`.
+
+    Raises:
+      UserError: the image is not what `VAE.check_images` expects.
     """
     (z,) = vae.encoder(vae.check_images(image[np.newaxis])).mean().numpy()
     return vae.decoder(latent_points.traversals(z, values)).mean().numpy()
@@ -270,6 +277,10 @@ def interpolations(
       start, stop: `[H, W, C]`.
       num_points: both ends included.
       path: "linear" or "spherical", see `latent_points.interpolation`.
+
+    Raises:
+      UserError: the images are not what `VAE.check_images` expects, or `path`
+        is unknown.
     """
     images = vae.check_images(np.stack([start, stop]))
     ends = vae.encoder(images).mean().numpy()
