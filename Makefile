@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: train test test-slow lint format lock clean
+.PHONY: train serve test test-slow lint format lock clean
 
 train: $(READY)
 	$(VENV)/bin/python train.py --latent_dim 2
+
+# With TensorFlow Serving, or its docker image; else says what to install.
+serve:
+	deploy/serve.sh
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -m "not slow"

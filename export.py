@@ -16,19 +16,22 @@ class Export(Settings):
     version: int | None = setting(
         None, "number of the version (unset: one past the highest)", minimum=1
     )
+    num_importance_samples: int = setting(
+        64, "K, draws of z for each image that is scored", minimum=1
+    )
+    keep: int | None = setting(
+        None,
+        "the highest so many versions stay, with the one written (unset: all)",
+        minimum=1,
+    )
 
 
 def main(given):
     settings = Export(**given)
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
-    path = vae_tf.export(
-        vae_tf.load(settings.run_dir), settings.export_dir, settings.version
-    )
-    print(
-        f"Exported {settings.run_dir} to {path}: signatures decode (default), "
-        "encode, sample."
-    )
+    path = vae_tf.export_run(**dataclasses.asdict(settings))
+    print(f"Exported {settings.run_dir} to {path}.")
 
 
 if __name__ == "__main__":

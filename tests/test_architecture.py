@@ -44,7 +44,12 @@ ORDER = [
     "training",
     "serving.signatures",
     "serving.check",
+    "serving.warmup",
+    "serving.manifest",
+    "serving.versions",
     "serving.export",
+    "serving.transports",
+    "serving.client",
 ]
 IMPORT_NONE_OF_OURS = [
     "networks",

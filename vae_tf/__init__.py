@@ -39,6 +39,7 @@ _HOMES = {
     "evaluate_run": "measurement",
     "train": "training",
     "export": "serving.export",
+    "export_run": "serving.export",
 }
 
 __all__ = list(_HOMES)

@@ -190,6 +190,8 @@ class Data:
             "image_shape": list(self.image_shape),
             "splits": self.num_examples,
             "checksum": self._checksum(),
+            "binarization": self.binarization,
+            "dequantization": self.dequantization,
         }
 
     def in_order(

@@ -3,6 +3,7 @@ error bars.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -162,10 +163,10 @@ def estimate(
 
 
 def _compiled(vae: VAE):
-    """`_moments` of this model, compiled once and kept with it."""
+    """`_seeded_moments` of this model, compiled once and kept with it."""
     if "_importance_moments" not in vars(vae):
         function = tf.function(
-            lambda *args: _moments(vae, *args), jit_compile=True
+            lambda *args: _seeded_moments(vae, *args), jit_compile=True
         )
         object.__setattr__(
             vae, "_importance_moments", function
@@ -173,22 +174,44 @@ def _compiled(vae: VAE):
     return vae._importance_moments
 
 
-def _moments(
+def _seeded_moments(
     vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
-):
+) -> tuple[tf.Tensor, ...]:
+    shape = (at_once, images.shape[0], vae.encoder.latent_dim)
+
+    def noise(chunk):
+        return tf.random.stateless_normal(
+            shape, tf.random.experimental.stateless_fold_in(seed, chunk)
+        )
+
+    return importance_moments(vae, images, num_samples, at_once, noise)
+
+
+def importance_moments(
+    vae: VAE,
+    images: tf.Tensor,
+    num_samples: int,
+    at_once: int,
+    noise: Callable[[tf.Tensor], tf.Tensor],
+) -> tuple[tf.Tensor, ...]:
     """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`,
     from K draws, a few at a time.
+
+    Args:
+      vae: a model.
+      images: x `[B, H, W, C]`.
+      num_samples: K.
+      at_once: draws of a chunk.
+      noise: number of a chunk -> standard-normal epsilon `[at_once, B, D]`.
     """
-    batch = images.shape[0]
     posterior, prior = vae.encoder(images), vae.prior_distribution()
 
     def add(chunk, reconstruction, kl, log_sum, log_sum_of_squares):
-        chunk_seed = tf.random.experimental.stateless_fold_in(seed, chunk)
-        noise = tf.random.stateless_normal(
-            (at_once, batch, vae.encoder.latent_dim), chunk_seed
-        )
         draws = objectives.draw(
-            posterior, prior, noise, lambda z: vae.decoder(z).log_prob(images)
+            posterior,
+            prior,
+            noise(chunk),
+            lambda z: vae.decoder(z).log_prob(images),
         )  # each [at_once, B]
         log_weights = draws.log_weights
         # The last chunk may reach past K; what lies past it has weight 0.
@@ -209,7 +232,8 @@ def _moments(
             ),
         )
 
-    none, empty = tf.zeros(batch), tf.fill([batch], -math.inf)
+    batch = tf.shape(images)[:1]
+    none, empty = tf.zeros(batch), tf.fill(batch, -math.inf)
     chunks = -(-num_samples // at_once)
     result = tf.while_loop(
         lambda chunk, *_: chunk < chunks,

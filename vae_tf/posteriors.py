@@ -36,6 +36,8 @@ class Posterior(keras.layers.Layer):
     # Whether log q(z|x) at any z is as fast as a draw, and a function of z and
     # of the tensors that the distribution was made of.
     one_pass_density = False
+    # Of mean and standard deviation: fixed draws, or 0 for a closed form.
+    moment_draws = 0
 
     def __init__(self, latent_dim, num_parameters, **kwargs):
         # Distributions are float32 whatever computes them.
@@ -149,6 +151,8 @@ class IAF(Posterior):
       ValueError: there is nothing before the one dimension that there is, or
         no step or hidden layer.
     """
+
+    moment_draws = MOMENT_DRAWS
 
     def __init__(self, latent_dim, flow_depth=2, flow_units=(320,), **kwargs):
         super().__init__(latent_dim, 2 * latent_dim, **kwargs)

@@ -30,17 +30,30 @@ def check_images(images, image_shape: tuple, support: str) -> tf.Tensor:
             "images: expected values in [0, 1], received values from "
             f"{values.min()} to {values.max()}."
         )
-    if support in NOT_IN_SUPPORT:
-        steps = 1 if support == "binary" else 255  # between 0 and 1
-        rounding = 0 if support == "binary" else 1e-6  # of k/255
-        nearest = np.round(values * steps) / steps
-        if np.any(np.abs(values - nearest) > rounding):
-            raise UserError(
-                f"images: expected pixels k/{steps} with whole k, received "
-                f"other values: {NOT_IN_SUPPORT[support]}. "
-                "vae_tf.load_data gives a likelihood what it needs."
-            )
+    if not np.all(in_support(images, support)):
+        raise UserError(
+            f"images: expected pixels k/{_steps(support)} with whole k, "
+            f"received other values: {NOT_IN_SUPPORT[support]}. "
+            "vae_tf.load_data gives a likelihood what it needs."
+        )
     return images
+
+
+def in_support(images: tf.Tensor, support: str) -> tf.Tensor:
+    """Whether a likelihood gives each pixel of images `[B, H, W, C]` in [0, 1]
+    probability, or density: bool, of the same shape.
+    """
+    if support not in NOT_IN_SUPPORT:
+        return tf.ones_like(images, tf.bool)
+    steps = _steps(support)
+    nearest = tf.round(images * steps) / steps
+    rounding = 0.0 if support == "binary" else 1e-6  # of k/255
+    return tf.abs(images - nearest) <= rounding
+
+
+def _steps(support: str) -> int:
+    """Between 0 and 1."""
+    return 1 if support == "binary" else 255
 
 
 def check_parts(encoder, decoder, prior, objective, train_variables) -> None:

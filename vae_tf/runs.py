@@ -115,14 +115,19 @@ def write_config(run_dir: pathlib.Path, config: Config, data: Data) -> None:
     """
     content = dataclasses.asdict(config) | {
         "data": data.describe(),
-        "versions": {
-            "vae_tf": vae_tf.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
     }
     with written_atomically(run_dir / CONFIG) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a result depends on."""
+    return {
+        "vae_tf": vae_tf.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def point_latest_to(run_dir: pathlib.Path) -> None:
@@ -259,7 +264,7 @@ def load_data_of_run(
     """
     data = load_data_of(Config.load(run_dir), data_dir)
     recorded, found = read_run(run_dir)["data"], data.describe()
-    if found != recorded:
+    if any(found.get(key) != value for key, value in recorded.items()):
         raise UserError(
             f"--data_dir: expected the data of the run, {recorded['variant']} "
             f"with {recorded['checksum']}, received {found['variant']} with "

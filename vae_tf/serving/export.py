@@ -2,26 +2,43 @@
 it.
 """
 
+import errno
+import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import UserError
-from vae_tf.serving import check
-from vae_tf.serving.signatures import signatures
+from vae_tf.config import UserError, read_run
+from vae_tf.runs import load
+from vae_tf.serving import check, manifest, versions, warmup
+from vae_tf.serving.signatures import Signature, signatures
 from vae_tf.vae import VAE
+
+MEASURED = (  # of evaluation-test.json
+    "num_examples",
+    "elbo",
+    "log_marginal_likelihood",
+    "standard_error",
+    "num_importance_samples",
+    "units",
+)
 
 
 def export(
-    vae: VAE, export_dir: str | os.PathLike, version: int | None = None
+    vae: VAE,
+    export_dir: str | os.PathLike,
+    version: int | None = None,
+    num_importance_samples: int = 64,
+    keep: int | None = None,
+    trained_on: dict[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel with signatures `decode` (= `serving_default`),
-    `encode` and `sample`.
+    """Writes a SavedModel with the signatures `decode` (= `serving_default`),
+    `encode`, `sample`, `sample_png`, `reconstruct` and `score`.
 
     The bundle is written to a hidden directory, run in a fresh process as
     TensorFlow Serving would run it, and renamed to its version number only if
@@ -31,93 +48,131 @@ def export(
       vae: a trained model.
       export_dir: where the versions lie.
       version: a whole number >= 1; None for one past the highest there is.
+      num_importance_samples: K of `score`.
+      keep: the highest so many versions stay, with the one written; None for
+        all.
+      trained_on: what the manifest shall say of the data and the run.
 
     Returns:
       `<export_dir>/<version>`.
 
     Raises:
-      UserError: the version exists or is no whole number >= 1, or the directory
-        cannot be written.
+      UserError: the version exists, an argument is no whole number >= 1, or
+        the directory cannot be written.
       RuntimeError: the bundle failed its check, and was not published.
     """
-    if version is not None and (type(version) is not int or version < 1):
-        raise UserError(
-            f"--version: expected an integer >= 1, received {version!r}."
-        )
-    export_dir = pathlib.Path(export_dir)
-    try:
-        export_dir.mkdir(parents=True, exist_ok=True)
-        taken = [
-            int(path.name)
-            for path in export_dir.iterdir()
-            if path.name.isdigit()
-        ]
-        version = max(taken, default=0) + 1 if version is None else version
-        if version in taken:
+    for name, number in (
+        ("num_importance_samples", num_importance_samples),
+        ("keep", keep),
+    ):
+        if number is not None and (type(number) is not int or number < 1):
             raise UserError(
-                f"--version: expected one that {export_dir} does not hold, "
-                f"received {version} "
-                "(an existing version is never overwritten)."
+                f"--{name}: expected an integer >= 1, received {number!r}."
             )
-        hidden = export_dir / f".unpublished-{version}-{os.getpid()}"
-        hidden.mkdir()
-    except OSError as error:
-        raise UserError(
-            "--export_dir: expected a directory that can be written, received "
-            f"{str(export_dir)!r} "
-            f"({error.strerror})."
-        ) from None
-    try:
+    export_dir = pathlib.Path(export_dir)
+    versions.require_unused(export_dir, version)
+    functions = signatures(vae, num_importance_samples)
+    traced = _traced(functions)
+    with versions.workplace(export_dir) as hidden:
         bundle = hidden / "bundle"
-        functions = signatures(vae)
-        _save(functions, bundle)
+        try:
+            _save(traced, bundle)
+            (bundle / check.WARMUP).parent.mkdir()
+            warmup.write(functions, bundle / check.WARMUP)
+        except tf.errors.OpError as error:  # a full disk, in TensorFlow's words
+            raise OSError(errno.EIO, error.message.splitlines()[0]) from error
+        manifest.write(
+            bundle, vae, functions, traced, num_importance_samples, trained_on
+        )
         _check(functions, bundle, hidden / "cases.npz")
-        os.rename(bundle, export_dir / str(version))
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    return export_dir / str(version)
+        path = versions.publish(bundle, export_dir, version)
+    if keep:
+        versions.prune(export_dir, keep, also=int(path.name))
+    return path
 
 
-def _save(functions: dict, path: pathlib.Path) -> None:
-    """Traces the signatures and saves them with the raw variables they read,
-    each once.
+def export_run(
+    run_dir: str | os.PathLike, export_dir: str | os.PathLike, **settings
+) -> pathlib.Path:
+    """`export` of a run's best model, with a manifest that says on what data
+    it was trained and what it is worth.
 
-    Saving an object that holds Keras 3 variables would write copies that the
-    server's restore never fills."""
-    concrete = {
+    Args:
+      run_dir: a run directory.
+      export_dir: where the versions lie.
+      **settings: of `export`.
+
+    Raises:
+      UserError: there is no such run, or it is damaged; or as `export` does.
+    """
+    vae, run = load(run_dir), read_run(run_dir)
+    measured = pathlib.Path(run_dir) / "evaluation-test.json"
+    try:
+        test = json.loads(measured.read_text())
+        test = {name: test[name] for name in MEASURED}
+    except FileNotFoundError:
+        test = None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{measured}: expected what evaluate.py wrote, received a damaged "
+            f"file ({error!r})."
+        ) from None
+    trained_on = {
+        **run["data"],
+        "seed": run["seed"],
+        "versions": run["versions"],
+        "test": test,
+    }
+    return export(vae, export_dir, trained_on=trained_on, **settings)
+
+
+def _traced(functions: dict[str, Signature]) -> dict[str, Any]:
+    return {
         name: tf.function(
             function, input_signature=specs, autograph=False
         ).get_concrete_function()
         for name, (function, specs) in functions.items()
     }
-    used = [v for traced in concrete.values() for v in traced.graph.variables]
+
+
+def _save(traced: dict[str, Any], path: pathlib.Path) -> None:
+    """Saves the signatures with the raw variables they read, each once.
+
+    Saving an object that holds Keras 3 variables would write copies that the
+    server's restore never fills."""
+    used = [v for one in traced.values() for v in one.graph.variables]
     module = tf.Module()
     module.variables_used = list({id(v): v for v in used}.values())
-    tf.saved_model.save(module, str(path), signatures=concrete)
+    tf.saved_model.save(module, str(path), signatures=traced)
 
 
-def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
+def _check(
+    functions: dict[str, Signature], bundle: pathlib.Path, cases: pathlib.Path
+) -> None:
     """Runs the bundle in a fresh process against the functions it was traced
-    from, at N=1 and N=3.
+    from: one row, three, and three of which one is no number.
     """
     arrays = {}
     for name, (function, specs) in functions.items():
-        for rows in (1, 3):
-            inputs = {spec.name: _example(spec, rows) for spec in specs}
-            outputs = function(
-                **{key: tf.constant(value) for key, value in inputs.items()}
-            )
-            arrays |= {
-                f"{name}/{rows}/input/{key}": value
-                for key, value in inputs.items()
-            }
-            arrays |= {
-                f"{name}/{rows}/output/{key}": value.numpy()
-                for key, value in outputs.items()
-            }
-    np.savez(cases, **arrays)
+        for case, rows in (("one", 1), ("three", 3), ("wrong", 3)):
+            inputs = warmup.examples(specs, rows)
+            if case == "wrong":
+                for value in inputs.values():
+                    value[1] = np.nan if value.dtype == np.float32 else -1
+            outputs = function(**_tensors(inputs))
+            for side, values in (("input", inputs), ("output", outputs)):
+                for key, value in values.items():
+                    arrays[f"{name}/{case}/{side}/{key}"] = np.array(value)
+    # Strings, too, without pickles: PNG does not end with a zero.
+    np.savez(
+        cases,
+        **{
+            name: value.astype(bytes) if value.dtype == object else value
+            for name, value in arrays.items()
+        },
+    )
     result = subprocess.run(
-        [sys.executable, check.__file__, str(path), str(cases)],
+        [sys.executable, check.__file__, str(bundle), str(cases)],
         # On the CPU: this process may hold the memory of the GPU.
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
@@ -131,10 +186,5 @@ def _check(functions: dict, path: pathlib.Path, cases: pathlib.Path) -> None:
         )
 
 
-def _example(spec: tf.TensorSpec, rows: int) -> np.ndarray:
-    """Valid inputs of a spec, latents, pixels or seeds, no two rows alike."""
-    generator = np.random.default_rng(rows)
-    shape = (rows, *spec.shape[1:])
-    if spec.dtype.is_integer:
-        return generator.integers(-(2**63), 2**63 - 1, shape)
-    return generator.random(shape, np.float32)
+def _tensors(inputs: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {key: tf.constant(value) for key, value in inputs.items()}
