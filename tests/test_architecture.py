@@ -49,6 +49,8 @@ ORDER = [
     "serving.versions",
     "serving.export",
     "serving.transports",
+    "serving.rest_transport",
+    "serving.grpc_transport",
     "serving.client",
 ]
 IMPORT_NONE_OF_OURS = [

@@ -97,7 +97,7 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
             "retries": 0,
             "max_message_bytes": 2**20,
         } | settings
-        it = transports.connect(url(self.running, wire), model, **settings)
+        it = client_module.connect(url(self.running, wire), model, **settings)
         self.addCleanup(it.close)
         return it
 
@@ -494,6 +494,19 @@ class ChecksTest(parameterized.TestCase, tf.test.TestCase):
         with client as same:
             self.assertIs(client, same)
         transport.close.assert_called_once_with()
+
+    @parameterized.parameters(
+        "127.0.0.1:8501",
+        "ftp://127.0.0.1:8501",
+        "http://",
+        "http://127.0.0.1:port",
+        "grpc://127.0.0.1",
+    )
+    def test_refuses_what_is_no_url(self, url):
+        with self.assertRaisesRegex(
+            vae_tf.UserError, f"--url: expected http.*grpc.*received '{url}'"
+        ):
+            client_module.connect(url, "vae")
 
 
 class CommandsTest(parameterized.TestCase, tf.test.TestCase):

@@ -12,14 +12,20 @@ import math
 import os
 import pathlib
 import sys
+import urllib.parse
 from typing import NamedTuple
 
 import numpy as np
 
 from vae_tf import command_line
 from vae_tf.config import Settings, UserError, setting
-from vae_tf.serving import transports
-from vae_tf.serving.transports import InvalidRequest, NotFound, ServingError
+from vae_tf.serving.rest_transport import Rest
+from vae_tf.serving.transports import (
+    InvalidRequest,
+    NotFound,
+    ServingError,
+    Transport,
+)
 
 URL = "http://127.0.0.1:8501"
 MODEL = "vae"
@@ -102,7 +108,7 @@ class Client:
                 f"timeout: expected seconds > 0, received {timeout!r}."
             )
         self.rows_per_request = rows_per_request
-        self._transport = transports.connect(
+        self._transport = connect(
             url,
             model,
             timeout=timeout,
@@ -217,6 +223,35 @@ class Client:
                     f"{key}: expected {_shape('N', *shape[1:])} of {dtype}, "
                     f"received {_shape(*value.shape)} of {value.dtype}."
                 )
+
+
+def connect(url: str, model: str, **settings) -> Transport:
+    """The transport that a URL names.
+
+    Args:
+      url: `http://host:port`, `https://host:port` or `grpc://host:port`.
+      model: the name under which the server has it.
+      **settings: of `Transport`.
+
+    Raises:
+      UserError: it names none.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # of a port that is no number
+        host = None
+    if host and parts.scheme in ("http", "https"):
+        return Rest(url, model, **settings)
+    if host and port and parts.scheme == "grpc":
+        # Here, because it imports TensorFlow, which REST does without.
+        from vae_tf.serving.grpc_transport import Grpc
+
+        return Grpc(parts.netloc, model, **settings)
+    raise UserError(
+        "--url: expected http://host:port, https://host:port or "
+        f"grpc://host:port, received {url!r}."
+    )
 
 
 def _shape(*sizes) -> str:

@@ -1,16 +1,12 @@
-"""A served model over REST or gRPC: two transports that answer alike and fail
-alike, of which REST needs the standard library and NumPy only.
+"""What the two transports of a served model, REST and gRPC, have in common:
+they answer alike and fail alike.
 
 Every request is asked again while the server is unavailable. That is safe: an
 answer is a function of its request, in which the seeds stand."""
 
-import base64
-import http.client
 import itertools
-import json
 import random
 import time
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +17,6 @@ from vae_tf.config import UserError
 # Argument name -> (dtype, shape with -1 for any size).
 Specs = dict[str, tuple[str, tuple[int, ...]]]
 FIRST_PAUSE = 0.2  # seconds before a second try; doubles from try to try
-PIECE = 1 << 16  # bytes read of a reply before the clock is looked at
 
 
 class ServingError(Exception):
@@ -97,7 +92,7 @@ class Transport:
         """
         if refresh or self._signatures is None:
             reply = self._ask(self._ask_metadata)
-            self._signatures = _read("a model's signatures", _specs, reply)
+            self._signatures = read("a model's signatures", _specs, reply)
         return self._signatures
 
     def predict(
@@ -150,7 +145,7 @@ class Transport:
         )
 
     def _states(self, reply: Any) -> dict[int, str]:
-        return _read("the states of a model's versions", _states, reply)
+        return read("the states of a model's versions", _states, reply)
 
     def _ask(self, ask: Callable, *arguments) -> Any:
         """What `ask(deadline, *arguments)` returns once the server is there."""
@@ -198,227 +193,7 @@ class Transport:
         )
 
 
-class Rest(Transport):
-    """REST: JSON over HTTP. `address` is the server's URL."""
-
-    STATUSES = {
-        400: InvalidRequest,
-        404: NotFound,
-        413: MessageTooLarge,
-        429: ResourceExhausted,
-        502: Unavailable,
-        503: Unavailable,
-        504: DeadlineExceeded,
-    }
-
-    def _ask_status(self, deadline):
-        return self._exchange(deadline, "GET", "")
-
-    def _ask_metadata(self, deadline):
-        reply = self._exchange(deadline, "GET", "/metadata")
-        return _read(
-            "metadata", lambda given: given["metadata"]["signature_def"], reply
-        )
-
-    def _ask_predict(self, deadline, signature, inputs, version):
-        lists = {key: value.tolist() for key, value in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": lists})
-        place = "" if version is None else f"/versions/{version}"
-        reply = self._exchange(
-            deadline, "POST", f"{place}:predict", body.encode()
-        )
-        return _read("outputs", lambda given: given["outputs"], reply)
-
-    def _exchange(self, deadline, method, path, body=None):
-        self._require_fits("request", len(body or ""))
-        try:
-            code, content = self._transfer(deadline, method, path, body)
-        except TimeoutError:
-            raise
-        except (OSError, http.client.IncompleteRead) as error:
-            raise self._failed(Unavailable, repr(error)) from None
-        except http.client.HTTPException as error:
-            raise self._failed(BadReply, f"no HTTP: {error!r}") from None
-        if code != 200:
-            # As text: the server escapes quotes in a way that JSON does not.
-            text = content.decode(errors="replace").strip()[:500]
-            raise self._failed(
-                self.STATUSES.get(code, ServerError), f"HTTP {code}: {text}"
-            )
-        try:
-            return json.loads(content, object_hook=_unpacked)
-        except (ValueError, TypeError) as error:
-            raise self._failed(
-                BadReply, f"{content[:200]!r} ({error})"
-            ) from None
-
-    def _transfer(self, deadline, method, path, body) -> tuple[int, bytes]:
-        # A connection of its own for each request: threads share none, and
-        # none goes stale.
-        url = urllib.parse.urlsplit(self.address)
-        connection = (
-            http.client.HTTPSConnection
-            if url.scheme == "https"
-            else http.client.HTTPConnection
-        )(url.hostname, url.port, timeout=_left(deadline))
-        model = urllib.parse.quote(self.model, safe="")
-        try:
-            connection.request(
-                method,
-                f"{url.path.rstrip('/')}/v1/models/{model}{path}",
-                body,
-                {"Content-Type": "application/json"},
-            )
-            # `getresponse` may let go of the socket before it is read.
-            socket = connection.sock
-            socket.settimeout(_left(deadline))
-            response = connection.getresponse()
-            length, content = response.length, bytearray()
-            self._require_fits("reply", length or 0)
-            while length is None or len(content) < length:
-                # A timeout of a socket is that of one piece.
-                socket.settimeout(_left(deadline))
-                piece = response.read1(PIECE)
-                content += piece
-                self._require_fits("reply", len(content))
-                if not piece:
-                    break
-            if length is not None and len(content) < length:
-                raise ConnectionResetError(f"{len(content)} of {length} bytes")
-            return response.status, bytes(content)
-        finally:
-            connection.close()
-
-
-class Grpc(Transport):
-    """gRPC: protocol buffers over HTTP/2. `address` is the server's
-    `host:port`.
-    """
-
-    CODES = {
-        "INVALID_ARGUMENT": InvalidRequest,
-        # As over REST, where these three are one.
-        "FAILED_PRECONDITION": InvalidRequest,
-        "OUT_OF_RANGE": InvalidRequest,
-        "NOT_FOUND": NotFound,
-        "RESOURCE_EXHAUSTED": ResourceExhausted,
-        "UNAVAILABLE": Unavailable,
-        "DEADLINE_EXCEEDED": DeadlineExceeded,
-    }
-
-    def __init__(self, *arguments, **kwargs):
-        super().__init__(*arguments, **kwargs)
-        # Here, because they import TensorFlow, which REST does without.
-        import grpc
-        from tensorflow_serving.apis import (
-            model_service_pb2_grpc,
-            prediction_service_pb2_grpc,
-        )
-
-        self._channel = grpc.insecure_channel(
-            self.address,
-            options=[
-                ("grpc.max_send_message_length", self.max_message_bytes),
-                ("grpc.max_receive_message_length", self.max_message_bytes),
-                # Or a retry would not even look whether the server is back.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 500),
-            ],
-        )
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(
-            self._channel
-        )
-
-    def close(self):
-        self._channel.close()
-
-    def _ask_status(self, deadline):
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        return _json_of(
-            self._exchange(
-                deadline,
-                self._models.GetModelStatus,
-                get_model_status_pb2.GetModelStatusRequest(),
-            )
-        )
-
-    def _ask_metadata(self, deadline):
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        reply = self._exchange(
-            deadline,
-            self._prediction.GetModelMetadata,
-            get_model_metadata_pb2.GetModelMetadataRequest(
-                metadata_field=["signature_def"]
-            ),
-        )
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        reply.metadata["signature_def"].Unpack(signatures)
-        return _json_of(signatures)
-
-    def _ask_predict(self, deadline, signature, inputs, version):
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        size = sum(value.nbytes for value in inputs.values())
-        self._require_fits("request", size)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.signature_name = signature
-        if version is not None:
-            request.model_spec.version.value = version
-        for key, value in inputs.items():
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-        reply = self._exchange(deadline, self._prediction.Predict, request)
-        return _read(
-            "tensors",
-            lambda given: {k: tf.make_ndarray(v) for k, v in given.items()},
-            reply.outputs,
-        )
-
-    def _exchange(self, deadline, call, request):
-        import grpc
-
-        request.model_spec.name = self.model
-        try:
-            return call(request, timeout=_left(deadline))
-        except grpc.RpcError as error:
-            code, detail = error.code().name, error.details() or ""
-            kind = self.CODES.get(code, ServerError)
-            # gRPC has one code for this and for a server without memory.
-            if kind is ResourceExhausted and "larger than max" in detail:
-                kind = MessageTooLarge
-            raise self._failed(kind, f"{code}: {detail}") from None
-
-
-def connect(url: str, model: str, **settings) -> Transport:
-    """The transport that a URL names.
-
-    Args:
-      url: `http://host:port`, `https://host:port` or `grpc://host:port`.
-      model: the name under which the server has it.
-      **settings: of `Transport`.
-
-    Raises:
-      UserError: it names none.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:  # of a port that is no number
-        host = None
-    if host and parts.scheme in ("http", "https"):
-        return Rest(url, model, **settings)
-    if host and port and parts.scheme == "grpc":
-        return Grpc(parts.netloc, model, **settings)
-    raise UserError(
-        "--url: expected http://host:port, https://host:port or "
-        f"grpc://host:port, received {url!r}."
-    )
-
-
-def _left(deadline: float) -> float:
+def seconds_left(deadline: float) -> float:
     """Seconds until then; raises TimeoutError if there are none."""
     left = deadline - time.monotonic()
     if left <= 0:
@@ -426,21 +201,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _unpacked(value: dict) -> Any:
-    """Binary strings out of JSON."""
-    return base64.b64decode(value["b64"]) if set(value) == {"b64"} else value
-
-
-def _json_of(message) -> dict:
-    """As TensorFlow Serving writes a message over REST, but for zeros, which
-    are left out.
-    """
-    from google.protobuf import json_format
-
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
-
-
-def _read(expected: str, parse: Callable[[Any], Any], reply: Any) -> Any:
+def read(expected: str, parse: Callable[[Any], Any], reply: Any) -> Any:
     try:
         return parse(reply)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -487,7 +248,7 @@ def _outputs(reply: Any, specs: Specs, rows: int) -> dict[str, np.ndarray]:
         )
     arrays = {}
     for key, (dtype, shape) in specs.items():
-        value = _read(
+        value = read(
             f"{key} as {dtype}",
             lambda given, dtype=dtype: np.array(
                 given, object if dtype == "string" else dtype
