@@ -12,8 +12,11 @@ train: $(READY)
 serve:
 	deploy/serve.sh
 
+# A process per core, but not more than memory is sure to hold.
+PROCESSES := -n auto --maxprocesses 4 --dist loadscope
+
 test: $(READY)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest $(PROCESSES) -m "not slow"
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest

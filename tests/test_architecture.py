@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(vae_tf.__file__).parent
 # A module imports only from those above it.
 ORDER = [
     "config",
+    "files",
     "command_line",
     "splits",
     "resizing",

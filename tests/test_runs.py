@@ -77,21 +77,6 @@ class RunsTest(parameterized.TestCase, FinishedRun):
             with self.assertRaisesRegex(vae_tf.UserError, "metrics.csv: exp"):
                 runs.read_metrics(run_dir)
 
-    def test_a_reader_sees_the_old_file_or_the_new_one(self):
-        run_dir = pathlib.Path(self.create_tempdir().full_path)
-        path = run_dir / "file.txt"
-        path.write_text("old")
-        with self.assertRaises(KeyboardInterrupt):
-            with runs.written_atomically(path) as temporary:
-                temporary.write_text("half")
-                raise KeyboardInterrupt
-        self.assertEqual(path.read_text(), "old")
-        self.assertEqual(os.listdir(run_dir), ["file.txt"])
-        with runs.written_atomically(path) as temporary:
-            temporary.write_text("new")
-            self.assertEqual(path.read_text(), "old")
-        self.assertEqual(path.read_text(), "new")
-
     def test_two_runs_of_one_second_have_their_own_directories(self):
         os.chdir(self.create_tempdir().full_path)
         self.addCleanup(os.chdir, self.finished.parent)

@@ -553,6 +553,28 @@ class CommandsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(code, 2)
         self.assertRegex(err, f"^ERROR: --out: expected .*'{gone}'.*\n$")
 
+    def test_an_interrupted_sheet_leaves_the_old_one(self):
+        png = io.BytesIO()
+        Image.new("L", (3, 4)).save(png, "PNG")
+
+        def fill_the_disk(image, path, kind):
+            pathlib.Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        path = pathlib.Path(self.create_tempdir().full_path) / "sheet.png"
+        path.write_bytes(b"old")
+        with (
+            mock.patch.object(
+                Client, "sample_png", return_value=[png.getvalue()]
+            ),
+            mock.patch.object(Image.Image, "save", fill_the_disk),
+        ):
+            code, _, err = run("sample", "--n=1", f"--out={path}")
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^ERROR: --out: expected .*No space left.*\n$")
+        self.assertEqual(path.read_bytes(), b"old")
+        self.assertEqual([path], list(path.parent.iterdir()))
+
     def test_without_a_server_it_is_one_line_and_needs_no_tensorflow(self):
         (port,) = model_server._free_ports(1)
         code = (

@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import socket
+import threading
 import time
 from unittest import mock
 
@@ -170,6 +171,21 @@ class TransportsTest(TransportTestCase):
             )
             self.assertLen(fake.asked, 1)
 
+    @parameterized.parameters(*WIRES)
+    def test_finds_a_signature_of_a_new_version(self, wire):
+        fake = FAKES[wire]({"z": np.ones((2, 2)).tolist()})
+        fewer = signature_def()
+        del fewer["signature_def"]["points"]
+        fake.signature_defs = [fewer, signature_def()]
+        with connected(fake) as transport:
+            self.assertNotIn("points", transport.signatures())
+            transport.predict("points", SEED)
+
+    def test_signatures_without_tensors_are_a_bad_reply(self):
+        fake, points = FakeRest({}), {"inputs": [], "outputs": {}}
+        fake.signature_defs = [{"signature_def": {"points": points}}]
+        self.refused(transports.BadReply, fake)
+
     def test_no_server_is_unavailable(self):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -196,8 +212,16 @@ class TransportsTest(TransportTestCase):
                 for _ in range(1000):
                     wire.wfile.write(b"1000\r\n%s\r\n" % (b" " * 4096))
 
+        def announced(wire):
+            wire.reply(200, "{}", length=10**9)
+
         large = {"z": np.zeros((2, 50_000), np.float32).tolist()}
-        for fake in (FakeRest(large), FakeRest(chunks), FakeGrpc(large)):
+        for fake in (
+            FakeRest(large),
+            FakeRest(chunks),
+            FakeRest(announced),
+            FakeGrpc(large),
+        ):
             message = self.refused(
                 transports.MessageTooLarge, fake, max_message_bytes=20_000
             )
@@ -212,3 +236,39 @@ class TransportsTest(TransportTestCase):
             ):
                 transport.predict("points", {"seed": np.arange(5000)})
         self.assertEmpty(fake.asked)
+
+    def test_grpc_looks_often_for_a_server_that_was_gone(self):
+        looks = []
+
+        def hang_up(server):
+            with contextlib.suppress(OSError):  # of its timeout
+                while True:
+                    server.accept()[0].close()
+                    looks.append(time.monotonic())
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(1)  # from one look to the next
+            thread = threading.Thread(target=hang_up, args=(server,))
+            thread.start()
+            transport = client.connect(
+                f"grpc://127.0.0.1:{server.getsockname()[1]}",
+                "vae",
+                timeout=5.0,
+                retries=0,
+                max_message_bytes=2**20,
+            )
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                with self.assertRaises(transports.Unavailable):
+                    transport.status()
+                time.sleep(0.05)
+            transport.close()
+            thread.join()
+        self.assertGreaterEqual(len(looks), 4)
+
+    def test_a_closed_connection_answers_no_more(self):
+        with connected(FakeGrpc({})) as transport:
+            transport.status()
+            transport.close()
+            with self.assertRaisesRegex(ValueError, "closed"):
+                transport.status()

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from vae_tf import checkpoints, gallery, snapshots
 from vae_tf.config import Config, UserError
+from vae_tf.files import written_atomically
 from vae_tf.runs import (
     BEST_WEIGHTS,
     best,
     write_metrics,
-    written_atomically,
 )
 
 

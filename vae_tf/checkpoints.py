@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from vae_tf.config import UserError
+from vae_tf.files import written_atomically
 from vae_tf.runs import (
     CHECKPOINTS,
     METRICS,
     load_best,
     read_metrics,
-    written_atomically,
 )
 
 KEPT = 2  # the newest, and one before it should the newest be damaged

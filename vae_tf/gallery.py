@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from vae_tf import figures
-from vae_tf.runs import written_atomically
+from vae_tf.files import written_atomically
 from vae_tf.snapshots import Snapshot
 
 FIGURES = "figures"

@@ -10,11 +10,11 @@ import numpy as np
 
 from vae_tf import evaluation, report
 from vae_tf.config import SPLITS, Config, UserError
+from vae_tf.files import written_atomically
 from vae_tf.runs import (
     load,
     load_data_of_run,
     require_writable,
-    written_atomically,
 )
 from vae_tf.snapshots import neighbour_accuracy
 

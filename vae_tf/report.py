@@ -18,6 +18,7 @@ import numpy as np
 import vae_tf
 from vae_tf import command_line, figures, gallery, latent_points, snapshots
 from vae_tf.config import SPLITS, Settings, read_run, setting
+from vae_tf.files import written_atomically
 from vae_tf.runs import (
     best,
     bound,
@@ -25,7 +26,6 @@ from vae_tf.runs import (
     load_data_of_run,
     read_metrics,
     require_writable,
-    written_atomically,
 )
 from vae_tf.vae import VAE
 

@@ -19,6 +19,7 @@ import vae_tf
 from vae_tf.building import build, load_data_of
 from vae_tf.config import Config, UserError, read_run
 from vae_tf.data import Data
+from vae_tf.files import written_atomically
 from vae_tf.vae import VAE
 
 CONFIG = "config.json"
@@ -33,22 +34,6 @@ PACKAGES = (
     "tensorflow-datasets",
     "numpy",
 )
-
-
-@contextlib.contextmanager
-def written_atomically(path: pathlib.Path):
-    """A temporary path beside `path`, moved onto it at the end: a reader sees
-    the old file or the new one.
-    """
-    # The suffix stays, because Keras and NumPy look at it.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def require_unused(run_dir: str | None) -> None:

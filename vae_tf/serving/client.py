@@ -5,11 +5,9 @@ python -m vae_tf.serving.client status
 
 Over REST it needs NumPy and the standard library, over gRPC TensorFlow, too."""
 
-import contextlib
 import dataclasses
 import io
 import math
-import os
 import pathlib
 import sys
 import urllib.parse
@@ -19,6 +17,7 @@ import numpy as np
 
 from vae_tf import command_line
 from vae_tf.config import Settings, UserError, setting
+from vae_tf.files import written_atomically
 from vae_tf.serving.rest_transport import Rest
 from vae_tf.serving.transports import (
     InvalidRequest,
@@ -353,18 +352,14 @@ def draw(settings: Sheet) -> None:
         row, column = divmod(place, columns)
         sheet.paste(image, (column * width, row * height))
     path = pathlib.Path(settings.out)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        sheet.save(temporary, "PNG")
-        os.replace(temporary, path)
+        with written_atomically(path) as temporary:
+            sheet.save(temporary, "PNG")
     except OSError as error:
         raise UserError(
             "--out: expected a file that can be written, received "
             f"{settings.out!r} ({error.strerror})."
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     print(path)
 
 
