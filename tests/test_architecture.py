@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(vae_tf.__file__).parent
 ORDER = [
     "config",
     "files",
+    "cache",
     "command_line",
     "splits",
     "resizing",

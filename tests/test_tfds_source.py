@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vae_tf import splits, tfds_source
+from vae_tf import cache, splits, tfds_source
 from vae_tf.config import SPLITS, UserError
 from vae_tf.resizing import resized
 
@@ -95,6 +95,13 @@ class TinyDeep(Tiny):
 
 
 class TfdsSourceTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.cache = pathlib.Path(self.create_tempdir().full_path)
+        self.enter_context(
+            mock.patch.object(cache, "_directory", lambda: self.cache)
+        )
+
     def prepared(self, builder_class):
         """A data directory that holds the dataset."""
         data_dir = self.create_tempdir().full_path
@@ -121,6 +128,25 @@ class TfdsSourceTest(tf.test.TestCase):
                 sorted(image.tobytes() for image in stored),
             )
             self.assertEqual(source.labels["test"] is None, levels == 2)
+
+    def test_a_second_start_decodes_nothing(self):
+        data_dir = self.prepared(TinyGrey)
+        first = load("tiny_grey", data_dir)
+        with mock.patch.object(
+            tfds_source, "_read", side_effect=AssertionError
+        ):
+            second = load("tiny_grey", data_dir)
+            for split in SPLITS:
+                self.assertAllEqual(second.images[split], first.images[split])
+                self.assertAllEqual(second.labels[split], first.labels[split])
+            # Another shape is another file, and so is other data.
+            with self.assertRaises(AssertionError):
+                load("tiny_grey", data_dir, channels=3)
+            (record,) = pathlib.Path(data_dir).rglob("*.tfrecord*")
+            record.write_bytes(record.read_bytes()[:-1])
+            with self.assertRaises(AssertionError):
+                load("tiny_grey", data_dir)
+        self.assertLen(list(self.cache.iterdir()), 1)
 
     def test_streaming_gives_what_memory_gives(self):
         for builder_class, *asked in (

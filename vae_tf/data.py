@@ -8,6 +8,7 @@ run sees what an uninterrupted one would have seen."""
 
 import dataclasses
 import hashlib
+import math
 import warnings
 from typing import Any
 
@@ -377,5 +378,5 @@ def _uniform(key: int, split: str, row: int, shape: tuple) -> np.ndarray:
     philox = np.random.Philox(
         key=key, counter=[0, 0, SPLITS.index(split), int(row)]
     )
-    words = philox.random_raw(int(np.prod(shape)))
+    words = philox.random_raw(math.prod(shape))
     return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+import vae_tf
+from vae_tf.cache import cached, key_of
 from vae_tf.config import SPLITS, UserError
 from vae_tf.resizing import resized
 from vae_tf.splits import Source, fits_memory, split_rows, take_rows
@@ -24,8 +26,8 @@ def load_tfds(
     image_size: int | None,
     channels: int | None,
 ) -> Source:
-    """A TFDS dataset of images: decoded once into memory where it fits, else
-    streamed.
+    """A TFDS dataset of images: decoded into memory where it fits, once for all
+    processes (see `cache`), else streamed.
 
     Args:
       name: as TFDS knows it, such as "mnist".
@@ -73,11 +75,13 @@ def load_tfds(
     }
     sizes = {split: n for split, n in sizes.items() if split in SPLITS} or sizes
     rows = split_rows(sizes)
-    read = _read if fits_memory(sum(sizes.values()), shape) else _stream
-    stored = {
-        split: read(builder, split, keys, convert)
-        for split in {s for s, _ in rows.values()}
-    }
+    wanted = sorted({split for split, _ in rows.values()})
+    if fits_memory(sum(sizes.values()), shape):
+        stored = _decoded(builder, wanted, keys, convert, shape)
+    else:
+        stored = {
+            split: _stream(builder, split, keys, convert) for split in wanted
+        }
     images, labels = (
         {split: take_rows(stored[s][part], r) for split, (s, r) in rows.items()}
         for part in (0, 1)
@@ -161,6 +165,32 @@ def _download(builder) -> None:
         download.util.DownloadError,
     ) as error:
         raise unreachable(error) from None
+
+
+def _decoded(
+    builder, splits: list[str], keys: tuple, convert: Callable, shape: tuple
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """`_read` of each split, decoded by the first process that asks for these
+    files in this shape.
+    """
+
+    def read_all():
+        arrays = {}
+        for split in splits:
+            images, labels = _read(builder, split, keys, convert)
+            arrays[f"{split}/images"] = images
+            if labels is not None:
+                arrays[f"{split}/labels"] = labels
+        return arrays
+
+    # What turns stored images into these is in the version.
+    words = (vae_tf.__version__, builder.info.full_name, splits, keys, shape)
+    files = [path for path in builder.data_path.iterdir() if path.is_file()]
+    arrays = cached(key_of(words, files), read_all)
+    return {
+        split: (arrays[f"{split}/images"], arrays.get(f"{split}/labels"))
+        for split in splits
+    }
 
 
 def _read(

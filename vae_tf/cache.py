@@ -1,0 +1,60 @@
+"""What was computed once, on disk for the next process: decoded images.
+
+`$XDG_CACHE_HOME/vae_tf` (`~/.cache/vae_tf`) holds it, and may be removed at any
+time."""
+
+import hashlib
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from vae_tf.files import written_atomically
+
+
+def key_of(words: Iterable, files: Iterable[pathlib.Path]) -> str:
+    """A checksum of `words` and of the content of `files`."""
+    digest = hashlib.sha256(repr(tuple(words)).encode())
+    for path in sorted(files):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode())
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def cached(
+    key: str, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """What `make` returned for this key, in this process or another.
+
+    A file that is damaged is made anew, and where none can be written,
+    everything works as without.
+    """
+    path = _directory() / f"{key}.npz"
+    try:
+        with np.load(path) as file:
+            return dict(file)  # a flipped bit fails its CRC
+    except OSError:  # none there, or none to read
+        pass
+    except Exception as error:  # A damaged zip raises nearly anything.
+        warnings.warn(f"{path} is damaged ({error}).", stacklevel=2)
+    arrays = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as temporary:
+            np.savez(temporary, **arrays)
+    except OSError as error:
+        warnings.warn(
+            f"{path.parent}: nothing is kept for the next start "
+            f"({error.strerror}).",
+            stacklevel=2,
+        )
+    return arrays
+
+
+def _directory() -> pathlib.Path:
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "vae_tf"
