@@ -278,6 +278,12 @@ class ExportedTest(tf.test.TestCase):
                 with self.assertRaises(check.CheckError, msg=file.name):
                     check.check_checksums(bundle)
 
+    def test_says_what_to_name(self):
+        for arguments in ((), ("a", "b", "c")):
+            result = run_as_script(*arguments)
+            self.assertEqual(result.returncode, 2)
+            self.assertStartsWith(result.stderr, "ERROR: expected BUNDLE")
+
     def test_a_damaged_bundle_is_one_error_line(self):
         bundle = self.copy()
         (bundle / "variables/variables.index").write_bytes(b"")

@@ -6,7 +6,7 @@ Checksums, a scan of every function that a request reaches, and a run through
 TensorFlow's C library with XLA switched off, as the server switches it off.
 Imports nothing of the package and, run by its path, nothing of TensorFlow's
 Python: `tf.saved_model.load` would find weights and compilers that a server
-does not have."""
+does not have. One file, so that it can be taken to where a bundle is."""
 
 import ctypes
 import functools
@@ -159,7 +159,7 @@ class Session:
         )
 
     def _tensor(self, array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         tensor = self.library.TF_AllocateTensor(
             NUMBERS[array.dtype.type],
             (ctypes.c_int64 * array.ndim)(*array.shape),
@@ -546,6 +546,11 @@ def check(bundle: str, cases: str | None = None) -> None:
 if __name__ == "__main__":
     without_tensorflow_python()
     try:
+        if len(sys.argv) not in (2, 3):
+            raise CheckError(
+                "expected BUNDLE, or BUNDLE CASES.npz, received "
+                f"{sys.argv[1:]}."
+            )
         check(*sys.argv[1:])
     except (CheckError, SessionError) as error:
         print("ERROR:", " ".join(str(error).split()), file=sys.stderr)
