@@ -194,8 +194,8 @@ def importance_moments(
     at_once: int,
     noise: Callable[[tf.Tensor], tf.Tensor],
 ) -> tuple[tf.Tensor, ...]:
-    """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`,
-    from K draws, a few at a time.
+    """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`
+    and in nats, from K draws, a few at a time; see `estimate`.
 
     Args:
       vae: a model.

@@ -262,8 +262,8 @@ def disable_xla() -> None:
     _library()._ZN10tensorflow21DisableXlaCompilationEv()
 
 
-def check_checksums(bundle: pathlib.Path) -> dict:
-    """The manifest of a bundle, whose files are what it says.
+def check_checksums(bundle: pathlib.Path) -> None:
+    """Compares every file of a bundle with what its manifest says.
 
     Raises:
       CheckError: a file is missing or damaged, or the manifest is.
@@ -271,8 +271,7 @@ def check_checksums(bundle: pathlib.Path) -> dict:
     try:
         if (bundle / SEAL).read_text() != seal(bundle):
             raise ValueError(f"not what {SEAL} says")
-        manifest = json.loads((bundle / MANIFEST).read_bytes())
-        files = dict(manifest["sha256"])
+        files = dict(json.loads((bundle / MANIFEST).read_bytes())["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckError(
             f"{bundle / MANIFEST}: expected the manifest of an export, "
@@ -293,7 +292,6 @@ def check_checksums(bundle: pathlib.Path) -> dict:
                 f"{bundle / name}: expected SHA-256 {expected}, received "
                 f"{received}."
             )
-    return manifest
 
 
 def seal(bundle: pathlib.Path) -> str:
