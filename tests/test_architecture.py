@@ -31,6 +31,7 @@ ORDER = [
     "decoder",
     "objectives",
     "refusals",
+    "executions",
     "vae",
     "evaluation",
     "latent_points",

@@ -69,6 +69,15 @@ class ConvTest(parameterized.TestCase, tf.test.TestCase):
         self.assertLess(np.std(y - x), 0.5 * np.std(x))
         self.assertGreater(np.std(y - x), 0)
 
+    def test_an_up_convolution_convolves_the_image_of_twice_the_size(self):
+        x = tf.random.stateless_normal((2, 5, 4, 3), seed=[0, 1])
+        up = networks.UpConvolution(6)
+        up.build(x.shape)
+        up.bias.assign(tf.range(6.0))
+        twice = tf.repeat(tf.repeat(x, 2, 1), 2, 2)
+        expected = tf.nn.conv2d(twice, up.kernel, 1, "SAME") + up.bias
+        self.assertAllClose(up(x), expected, 1e-5, 1e-5)
+
     def test_pixels_move_with_the_latent_where_the_decoder_looks(self):
         # Every pixel of an odd-sized image depends on z.
         decoder = vae_tf.ConvDecoder((7, 5, 1), (6, 4), "elu")

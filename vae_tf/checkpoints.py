@@ -21,8 +21,8 @@ KEPT = 2  # the newest, and one before it should the newest be damaged
 
 
 def save(run_dir: pathlib.Path, model: keras.Model, epoch: int) -> None:
-    """Writes weights, optimizer state and noise generator after `epoch` epochs,
-    and drops old checkpoints.
+    """Writes weights and optimizer state after `epoch` epochs, and drops old
+    checkpoints.
     """
     arrays = {
         str(number): np.asarray(variable)
@@ -99,4 +99,4 @@ def _checkpoints(run_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def _state(model: keras.Model) -> list[keras.Variable]:
     """Every variable that the rest of a run depends on."""
-    return model.weights + [model.noise_seeds.state] + model.optimizer.variables
+    return model.weights + model.optimizer.variables

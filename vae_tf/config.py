@@ -25,8 +25,7 @@ LIKELIHOODS = {
 NORMAL_SCALES = ("fixed", "shared", "per_pixel")
 POSTERIORS = ("mean_field", "full_covariance", "iaf")
 PRIORS = ("standard_normal", "mixture", "vamp")
-# A body comes with whether XLA compiles its training step by default.
-NETWORKS = {"mlp": True, "conv": False}
+NETWORKS = ("mlp", "conv")
 OBJECTIVES = ("elbo", "iwae")
 GRADIENT_ESTIMATORS = ("auto", "plain", "stl", "dreg")
 TRAIN_VARIABLES = ("all", "inference", "generative", "alternate")
@@ -226,7 +225,7 @@ class Config(Settings):
         100, "components of prior mixture, pseudo-inputs of vamp", minimum=1
     )
     network: str = setting(
-        "mlp", "body of encoder and decoder", choices=tuple(NETWORKS)
+        "mlp", "body of encoder and decoder", choices=NETWORKS
     )
     hidden_units: tuple[int, ...] | None = setting(
         None,
@@ -319,7 +318,7 @@ class Config(Settings):
         maximum=MAX_SEED,
     )
     jit_compile: bool | None = setting(
-        None, "compile the step with XLA (unset: for mlp, not for conv)"
+        None, "compile the step with XLA (unset: where it is faster)"
     )
 
     # Pictures.

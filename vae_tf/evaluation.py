@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from vae_tf import objectives
 from vae_tf.config import UserError
-from vae_tf.vae import NO_IMAGES, VAE
+from vae_tf.vae import NO_IMAGES, VAE, standard_normal
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
@@ -180,7 +180,7 @@ def _seeded_moments(
     shape = (at_once, images.shape[0], vae.encoder.latent_dim)
 
     def noise(chunk):
-        return tf.random.stateless_normal(
+        return standard_normal(
             shape, tf.random.experimental.stateless_fold_in(seed, chunk)
         )
 

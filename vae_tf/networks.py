@@ -73,6 +73,56 @@ def _convolution(channels, strides=1, scale=2.0, **kwargs):
 
 
 @keras.saving.register_keras_serializable("vae_tf")
+class UpConvolution(keras.layers.Layer):
+    """A 3x3 convolution of the image at twice its size, each pixel repeated.
+
+    A repeated pixel meets sums of the kernel's taps k, so this is a transposed
+    convolution of stride 2 whose 4x4 kernel has, along each axis, the taps
+    (k3, k2 + k3, k1 + k2, k1): 4 products for each pixel and channel, not 9.
+
+    Args:
+      channels: of the output.
+
+    Call arguments:
+      features: `[B, H, W, F]`.
+
+    Returns:
+      `[B, 2 H, 2 W, channels]`.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(3, 3, input_shape[-1], self.channels),
+            initializer=keras.initializers.VarianceScaling(2.0, "fan_in"),
+            name="kernel",
+        )
+        self.bias = self.add_weight(
+            shape=(self.channels,), initializer="zeros", name="bias"
+        )
+        super().build(input_shape)
+
+    def call(self, features):
+        kernel = keras.ops.flip(self.kernel, (0, 1))
+        for axis in (0, 1):
+            before, after = ([[0, 0]] * 4 for _ in range(2))
+            before[axis], after[axis] = [1, 0], [0, 1]
+            kernel = keras.ops.pad(kernel, before) + keras.ops.pad(
+                kernel, after
+            )
+        kernel = keras.ops.transpose(kernel, (0, 1, 3, 2))
+        return self.bias + keras.ops.conv_transpose(
+            features, kernel, strides=2, padding="same"
+        )
+
+    def get_config(self):
+        return super().get_config() | {"channels": self.channels}
+
+
+@keras.saving.register_keras_serializable("vae_tf")
 class ResidualBlock(keras.layers.Layer):
     """h + W_2 activation(W_1 activation(h)), W_1 and W_2 3x3 convolutions.
 
@@ -177,7 +227,8 @@ class ConvEncoder(_Convolutional):
 @keras.saving.register_keras_serializable("vae_tf")
 class ConvDecoder(_Convolutional):
     """The mirror of `ConvEncoder`: stages of a residual block and a convolution
-    on the image of twice the size, cut to the size that was halved.
+    on the image of twice the size, whose result is cut to the size that was
+    halved.
 
     Args:
       image_shape: `(H, W, C)`.
@@ -213,14 +264,14 @@ class ConvDecoder(_Convolutional):
         self.blocks = [ResidualBlock(n, self.activation) for n in units]
         # After the last stage, at the image's own size, half the channels.
         after = (*units[1:], max(units[-1] // 2, 1))
-        self.ups = [_convolution(channels) for channels in after]
+        self.ups = [UpConvolution(channels) for channels in after]
         shape = (None, *self.first_shape)
         for block, up, size in zip(
             self.blocks, self.ups, self.sizes, strict=True
         ):
             block.build(shape)
-            up.build((None, *size, shape[-1]))
-            shape = (None, *size, up.filters)
+            up.build(shape)
+            shape = (None, *size, up.channels)
         super().build(input_shape)
 
     def call(self, z):
@@ -229,10 +280,8 @@ class ConvDecoder(_Convolutional):
         for block, up, size in zip(
             self.blocks, self.ups, self.sizes, strict=True
         ):
-            features = activate(block(features))
-            for axis in (1, 2):
-                features = keras.ops.repeat(features, 2, axis)
-            features = up(features[:, : size[0], : size[1]])
+            features = up(activate(block(features)))
+            features = features[:, : size[0], : size[1]]
         return activate(features)
 
     def get_config(self):

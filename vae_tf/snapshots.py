@@ -11,7 +11,7 @@ from vae_tf import latent_points, objectives
 from vae_tf.config import UserError
 from vae_tf.data import Data
 from vae_tf.priors import StandardNormal
-from vae_tf.vae import VAE
+from vae_tf.vae import VAE, standard_normal
 
 SPLIT = "validation"  # Held-out images of a run; the test split is for the end.
 MIN_IMAGES, MAX_IMAGES = 500, 5000
@@ -120,9 +120,7 @@ def take(
     latents, elbos, means, divergences = [], [], [], []
     for first in range(0, len(held.images), BATCH_SIZE):
         images = tf.constant(held.images[first : first + BATCH_SIZE])
-        noise = tf.random.stateless_normal(
-            (1, len(images), latent_dim), seed=[seed, first]
-        )
+        noise = standard_normal((1, len(images), latent_dim), [seed, first])
         draws = vae.draws(images, noise)
         latents.append(draws.z[0])
         elbos.append(objectives.elbo(draws).elbo)

@@ -11,7 +11,7 @@ import keras
 from vae_tf import checkpoints, report, runs, snapshots
 from vae_tf.building import build, load_data_of, updates_per_step
 from vae_tf.callbacks import Board, Pictures, RunRecorder
-from vae_tf.config import NETWORKS, Config, UserError, read_run
+from vae_tf.config import Config, UserError, read_run
 from vae_tf.data import Data
 from vae_tf.vae import VAE
 
@@ -57,7 +57,7 @@ def train(config: Config) -> Run:
     steps_per_epoch = len(data.train)
     vae.compile(
         optimizer=_optimizer(config, steps_per_epoch),
-        jit_compile=NETWORKS[config.network]
+        jit_compile="auto"
         if config.jit_compile is None
         else config.jit_compile,
         steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),

@@ -1,0 +1,138 @@
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from small import combined, random_bits, small_vae
+
+import vae_tf
+from vae_tf import executions
+
+IMAGES = random_bits(22)
+
+
+def dataset():
+    """Batches of 4, 4, 4, 4, 4, 2 images."""
+    return tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)
+
+
+def trained(data=None, epochs=2, callbacks=(), make=small_vae, **settings):
+    """A model after `fit`, and its history."""
+    vae = make()
+    vae.compile(keras.optimizers.Adam(1e-2), **settings)
+    history = vae.fit(
+        data or dataset(), epochs=epochs, verbose=0, callbacks=[*callbacks]
+    ).history
+    return vae, history
+
+
+class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
+    def assert_same(self, ours, theirs):
+        (vae, history), (other, other_history) = ours, theirs
+        self.assertEqual(
+            int(vae.optimizer.iterations), int(other.optimizer.iterations)
+        )
+        for one, two in zip(
+            vae.weights + vae.optimizer.variables,
+            other.weights + other.optimizer.variables,
+        ):
+            self.assertAllClose(one, two, 1e-3, 1e-5)
+        self.assertAllClose(history, other_history, 1e-4)
+
+    @parameterized.named_parameters(
+        ("elbo", small_vae),
+        ("iwae", lambda: small_vae(objective=vae_tf.IWAE(3))),
+        ("stl", lambda: small_vae(objective=vae_tf.ELBO(2, "stl"))),
+        (
+            "warm_up",
+            lambda: small_vae(objective=vae_tf.ELBO(kl_warmup_steps=7)),
+        ),
+        ("alternate", lambda: small_vae(train_variables="alternate")),
+        ("vamp", lambda: small_vae(prior="vamp")),
+        ("iaf", lambda: small_vae(posterior="iaf")),
+        ("logistic", lambda: combined("discretized_logistic")),
+    )
+    def test_the_loop_takes_the_steps_of_eager_execution(self, make):
+        # Two passes of six batches, the last one short, in blocks of 4: with
+        # the noise of each update, this is one sequence of updates, however it
+        # is executed.
+        slow = trained(make=make, run_eagerly=True)
+        fast = trained(make=make, jit_compile=True, steps_per_execution=4)
+        self.assert_same(fast, slow)
+        self.assertEqual(list(fast[1]), list(slow[1]))
+
+    @parameterized.parameters(1, 3, 5, 6, 50)
+    def test_any_number_of_steps_in_an_execution(self, steps):
+        slow = trained(jit_compile=False)
+        self.assert_same(
+            trained(jit_compile=True, steps_per_execution=steps), slow
+        )
+
+    def test_batches_of_mixed_sizes_each_train_once(self):
+        batches = np.split(IMAGES, [3, 6, 11, 14, 19])
+        mixed = tf.data.Dataset.from_generator(
+            lambda: iter(batches),
+            output_signature=tf.TensorSpec((None, *IMAGES.shape[1:])),
+        )
+        fast, _ = trained(
+            mixed, epochs=1, jit_compile=True, steps_per_execution=4
+        )
+        slow = small_vae()
+        slow.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+        for batch in batches:
+            slow.train_on_batch(batch)
+        for ours, theirs in zip(
+            fast.weights + fast.optimizer.variables,
+            slow.weights + slow.optimizer.variables,
+        ):
+            self.assertAllClose(ours, theirs, 1e-3, 1e-5)
+
+    def test_equal_seeds_train_bit_identical_models(self):
+        one, two = (
+            trained(jit_compile=True, steps_per_execution=4)[0]
+            for _ in range(2)
+        )
+        for ours, theirs in zip(one.weights, two.weights):
+            self.assertAllEqual(ours, theirs)
+
+    def test_what_keras_offers_works(self):
+        # Labels, arrays, a schedule of the rate, early stopping, batch ends.
+        class Count(keras.callbacks.Callback):
+            ends = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.ends += 1
+                self.last = logs["elbo"]
+
+        count = Count()
+        labelled = dataset().map(lambda x: (x, tf.zeros(tf.shape(x)[:1])))
+        settings = {"jit_compile": True, "steps_per_execution": 4}
+        vae, history = trained(labelled, callbacks=[count], **settings)
+        self.assertEqual(count.ends, 2 * 2)
+        self.assertAlmostEqual(count.last, history["elbo"][-1], places=4)
+        self.assert_same((vae, history), trained(**settings))
+
+        vae.fit(IMAGES, batch_size=4, epochs=1, verbose=0)
+        self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
+        repeated = dataset().repeat()
+        vae.fit(repeated, steps_per_epoch=8, epochs=2, verbose=0)
+        self.assertEqual(int(vae.optimizer.iterations), 3 * 6 + 2 * 8)
+        vae.train_on_batch(IMAGES[:4])
+        self.assertEqual(int(vae.optimizer.iterations), 3 * 6 + 2 * 8 + 1)
+
+    def test_a_strategy_of_tensorflow_goes_through_keras_own_function(self):
+        with tf.distribute.OneDeviceStrategy("cpu:0").scope():
+            fast = trained(jit_compile=True, steps_per_execution=4)
+        self.assert_same(fast, trained(jit_compile=False))
+
+    def test_xla_compiles_what_it_makes_faster(self):
+        for network, compiled in (("mlp", True), ("conv", False)):
+            vae = combined(network=network)
+            vae.compile("adam", steps_per_execution=4)
+            self.assertEqual(vae.jit_compile, compiled)
+            self.assertEqual(executions.convolves(vae), not compiled)
+            vae.compile("adam", jit_compile=not compiled)
+            self.assertEqual(vae.jit_compile, not compiled)
+
+
+if __name__ == "__main__":
+    tf.test.main()
