@@ -248,6 +248,7 @@ class Data:
                 self._bits_once, images, self.batch_size, "train"
             ).unbatch()
         table = tf.constant(images) if in_memory else None
+        steps = -(-count // self.batch_size)
 
         def one_pass(_):
             # Order and noise of a pass are functions of the seed and its
@@ -259,25 +260,27 @@ class Data:
                 order = tf.random.experimental.stateless_shuffle(
                     tf.range(count), seed=key
                 )
-                batches = tf.data.Dataset.from_tensor_slices(order).batch(
-                    self.batch_size
-                )
-                batches = batches.map(lambda rows: tf.gather(table, rows))
-            else:
-                # The op's seed joins one of its graph, which else would be
-                # whatever `tf.random.set_seed` was last called with.
-                tf.random.set_seed(1)
-                buffer = min(count, SHUFFLE_BUFFER)
-                batches = images.shuffle(
-                    buffer, seed=tf.reduce_sum(key * [1_000_003, 1])
-                )
-                batches = batches.batch(self.batch_size)
+
+                def batch(step):
+                    first = step * self.batch_size
+                    rows = order[first : first + self.batch_size]
+                    return self._training_pixels(
+                        tf.gather(table, rows), key, step
+                    )
+
+                return tf.data.Dataset.range(steps).map(batch)
+            # The op's seed joins one of its graph, which else would be
+            # whatever `tf.random.set_seed` was last called with.
+            tf.random.set_seed(1)
+            buffer = min(count, SHUFFLE_BUFFER)
+            batches = images.shuffle(
+                buffer, seed=tf.reduce_sum(key * [1_000_003, 1])
+            ).batch(self.batch_size)
             return batches.enumerate().map(
                 lambda step, x: self._training_pixels(x, key, step)
             )
 
         dataset = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
-        steps = -(-count // self.batch_size)
         return _ahead(
             dataset.apply(tf.data.experimental.assert_cardinality(steps))
         )

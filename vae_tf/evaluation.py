@@ -180,9 +180,10 @@ def _seeded_moments(
     shape = (at_once, images.shape[0], vae.encoder.latent_dim)
 
     def noise(chunk):
-        return standard_normal(
-            shape, tf.random.experimental.stateless_fold_in(seed, chunk)
+        seed_of_chunk = tf.random.experimental.stateless_fold_in(
+            seed, chunk, alg="philox"
         )
+        return standard_normal(shape, seed_of_chunk)
 
     return importance_moments(vae, images, num_samples, at_once, noise)
 

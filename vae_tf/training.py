@@ -1,6 +1,7 @@
 """Config -> data, model, optimizer, callbacks, fit -> a run directory."""
 
 import dataclasses
+import math
 import pathlib
 import shlex
 import sys
@@ -15,8 +16,10 @@ from vae_tf.config import Config, UserError, read_run
 from vae_tf.data import Data
 from vae_tf.vae import VAE
 
-# Between two returns to Python, which cost as much as a small step.
+# Between two returns to Python, which cost as much as a small step; fewer where
+# their images together would take more than so many bytes.
 STEPS_PER_EXECUTION = 32
+BLOCK = 2**26
 
 
 class Run(NamedTuple):
@@ -54,13 +57,12 @@ def train(config: Config) -> Run:
     if saved:
         _require_unchanged(saved, config, data)
     vae = build(config, data.describe())
-    steps_per_epoch = len(data.train)
     vae.compile(
-        optimizer=_optimizer(config, steps_per_epoch),
+        optimizer=_optimizer(config, len(data.train)),
         jit_compile="auto"
         if config.jit_compile is None
         else config.jit_compile,
-        steps_per_execution=min(STEPS_PER_EXECUTION, steps_per_epoch),
+        steps_per_execution=steps_per_execution(data),
     )
     vae.optimizer.build(vae.trainable_variables)
     # Not by the name of a link such as runs/latest, which is made anew.
@@ -103,6 +105,12 @@ def train(config: Config) -> Run:
         report.write(run_dir)
     _report(run_dir, data, config.likelihood, recorder.history)
     return Run(run_dir, vae, recorder.history)
+
+
+def steps_per_execution(data: Data) -> int:
+    """Training steps between two returns to Python."""
+    batch = 4 * data.batch_size * math.prod(data.image_shape)  # bytes
+    return min(STEPS_PER_EXECUTION, len(data.train), max(BLOCK // batch, 1))
 
 
 def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:

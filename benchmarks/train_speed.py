@@ -1,0 +1,173 @@
+"""Training steps against PyTorch, plain Keras and the matrix products alone, in
+turns on one machine, float32.
+
+python benchmarks/train_speed.py --torch_python torch_env/bin/python
+
+PyTorch is needed for this alone, in any environment (pip install torch numpy).
+Every contestant trains the same model on the same images of binarised MNIST in
+the same batches with centred RMSprop. Ratios are those of one round; the table
+shows their median, and the smallest and largest."""
+
+import dataclasses
+import os
+import statistics
+import sys
+import tempfile
+
+import numpy as np
+from commands import ROOT
+from keras_vae import PEAK_SIZE
+from stopwatch import Contestant
+
+import vae_tf
+from vae_tf import command_line
+from vae_tf.config import Settings, UserError, setting
+
+HERE = ROOT / "benchmarks"
+# Network, hidden units, latent dimension, batch, steps of a round.
+ROWS = (
+    ("mlp", (256, 256), 128, 32, 800),
+    ("mlp", (256, 256), 128, 128, 390),
+    ("mlp", (256, 256), 128, 512, 97),
+    ("mlp", (256, 256), 128, 4096, 12),
+    ("mlp", (512, 256), 2, 128, 390),
+    ("conv", (), 32, 128, 32),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpeed(Settings):
+    torch_python: str = setting(
+        sys.executable, "a Python that can import torch"
+    )
+    rounds: int = setting(7, "turns of each contestant", minimum=1)
+    rows: tuple[int, ...] | None = setting(None, "of the table; unset: all")
+    data_dir: str | None = setting(
+        None, "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)"
+    )
+
+
+def products_of(network: str, hidden: tuple, latent: int) -> int:
+    """Multiply-adds of a step for one image: each weight meets every pixel or
+    row of its output once forwards, once for the gradient of its input (but for
+    the image's, which nobody asks for) and once for its own.
+    """
+    if network == "mlp":
+        widths = [784, *hidden]
+        layers = [
+            *zip(widths, widths[1:], strict=False),
+            (hidden[-1], 2 * latent),
+            (latent, hidden[-1]),
+            *zip(widths[:0:-1], widths[-2::-1], strict=False),
+        ]
+        sizes = [rows * columns for rows, columns in layers]
+    else:
+        # Pixels of the output times taps, channels in and channels out. What
+        # follows a doubled image needs 4 taps a pixel (`UpConvolution`).
+        sizes = [
+            196 * 9 * 1 * 32,
+            *2 * [196 * 9 * 32 * 32],
+            49 * 9 * 32 * 64,
+            *4 * [49 * 9 * 64 * 64],
+            49 * 64 * 2 * latent,
+            latent * 49 * 64,
+            196 * 4 * 64 * 32,
+            *2 * [196 * 9 * 32 * 32],
+            784 * 4 * 32 * 16,
+            784 * 16,
+        ]
+    return 3 * sum(sizes) - sizes[0]
+
+
+def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
+    """Milliseconds per step of each contestant, round by round."""
+    network, hidden, latent, batch, steps = row
+    shape = ["--network", network, "--hidden", *map(str, hidden)]
+    shape += ["--latent", str(latent), "--batch", str(batch)]
+    shape += ["--steps", str(steps), "--images", images]
+    tensorflow = [sys.executable, str(HERE / "keras_vae.py")]
+    torch = [settings.torch_python, str(HERE / "torch_vae.py")]
+    place = ["--data_dir", settings.data_dir] if settings.data_dir else []
+    commands = {
+        "products": [*tensorflow, "products"],
+        "ours": [*tensorflow, "ours", *shape, *place],
+        "memory": [*torch, *shape],
+        "loader": [*torch, *shape, "--feed", "loader"],
+    }
+    if network == "mlp":
+        commands["plain"] = [*tensorflow, "plain", *shape]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    contestants = {
+        name: Contestant(*command, env=environment)
+        for name, command in commands.items()
+    }
+    times = {name: [] for name in contestants}
+    for _ in range(settings.rounds):
+        for name, contestant in contestants.items():
+            times[name].append(contestant.milliseconds())
+    for contestant in contestants.values():
+        contestant.leave()
+    return times
+
+
+def spread(values: list[float]) -> str:
+    middle = statistics.median(values)
+    return f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def ratios(times: list[float], ours: list[float]) -> list[float]:
+    return [one / two for one, two in zip(times, ours, strict=True)]
+
+
+def show(row: tuple, times: dict[str, list]) -> None:
+    network, hidden, latent, batch, _ = row
+    widths = "-".join(map(str, (784, *hidden, latent)))
+    name = widths if network == "mlp" else f"conv, {latent} latents"
+    torch = min(
+        (times["memory"], times["loader"]), key=statistics.median
+    )  # the better of the two
+    # GFLOP/s: floating-point operations per millisecond, over 10^6.
+    peak = max(2 * PEAK_SIZE**3 / 1e6 / t for t in times["products"])
+    floor = 2 * batch * products_of(network, hidden, latent) / 1e6 / peak
+    middle = {key: statistics.median(value) for key, value in times.items()}
+    print(
+        f"| {name} | {batch} | {middle['ours']:.2f} "
+        f"| {statistics.median(torch):.2f} "
+        f"| {spread(ratios(torch, times['ours']))} |",
+        f" {middle['plain']:.2f} "
+        f"| {spread(ratios(times['plain'], times['ours']))} |"
+        if "plain" in times
+        else " | |",
+        f" {floor:.2f} at {peak:.0f} | {middle['ours'] / floor:.2f} |",
+        sep="",
+        flush=True,
+    )
+
+
+def main(given):
+    settings = TrainSpeed(**given)
+    rows = range(len(ROWS)) if settings.rows is None else settings.rows
+    for row in rows:
+        if not 0 <= row < len(ROWS):
+            raise UserError(
+                f"--rows: expected numbers from 0 to {len(ROWS) - 1}, received "
+                f"{row}."
+            )
+    source = vae_tf.load_data(
+        "binarized_mnist", data_dir=settings.data_dir
+    ).source
+    print(
+        "| model | batch | ours, ms | PyTorch, ms | PyTorch / ours "
+        "| plain Keras, ms | Keras / ours | floor, ms at GFLOP/s "
+        "| ours / floor |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        images = f"{directory}/images.npz"
+        np.savez(images, **source.images)
+        for row in rows:
+            show(ROWS[row], race(ROWS[row], images, settings))
+
+
+if __name__ == "__main__":
+    command_line.run(TrainSpeed, main)
