@@ -38,7 +38,7 @@ LOOK = 2500  # steps
 
 @dataclasses.dataclass(frozen=True)
 class TimeToQuality(Settings):
-    epochs: int = setting(7, "of our run", minimum=1)
+    epochs: int = setting(12, "of our run", minimum=1)
     torch_python: str = setting(
         sys.executable, "a Python that can import torch"
     )
