@@ -260,27 +260,28 @@ class Data:
                 order = tf.random.experimental.stateless_shuffle(
                     tf.range(count), seed=key
                 )
+                batches = tf.data.Dataset.from_tensors(order).repeat(steps)
+            else:
+                # The op's seed joins one of its graph, which else would be
+                # whatever `tf.random.set_seed` was last called with.
+                tf.random.set_seed(1)
+                batches = images.shuffle(
+                    min(count, SHUFFLE_BUFFER),
+                    seed=tf.reduce_sum(key * [1_000_003, 1]),
+                ).batch(self.batch_size)
+            keys = tf.data.Dataset.from_tensors(key).repeat()
+            return tf.data.Dataset.zip(keys, batches.enumerate())
 
-                def batch(step):
-                    first = step * self.batch_size
-                    rows = order[first : first + self.batch_size]
-                    return self._training_pixels(
-                        tf.gather(table, rows), key, step
-                    )
+        # Outside of the pass, which would set it up anew each time.
+        def batch(key, numbered):
+            step, images = numbered
+            if in_memory:
+                first = step * self.batch_size
+                rows = images[first : first + self.batch_size]
+                images = tf.gather(table, rows)
+            return self._training_pixels(images, key, step)
 
-                return tf.data.Dataset.range(steps).map(batch)
-            # The op's seed joins one of its graph, which else would be
-            # whatever `tf.random.set_seed` was last called with.
-            tf.random.set_seed(1)
-            buffer = min(count, SHUFFLE_BUFFER)
-            batches = images.shuffle(
-                buffer, seed=tf.reduce_sum(key * [1_000_003, 1])
-            ).batch(self.batch_size)
-            return batches.enumerate().map(
-                lambda step, x: self._training_pixels(x, key, step)
-            )
-
-        dataset = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
+        dataset = tf.data.Dataset.from_tensors(0).flat_map(one_pass).map(batch)
         return _ahead(
             dataset.apply(tf.data.experimental.assert_cardinality(steps))
         )
