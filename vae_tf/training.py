@@ -19,7 +19,7 @@ from vae_tf.vae import VAE
 # Between two returns to Python, which cost as much as a small step; fewer where
 # their images together would take more than so many bytes.
 STEPS_PER_EXECUTION = 32
-BLOCK = 2**26
+BLOCK = 2**24
 
 
 class Run(NamedTuple):
