@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -45,6 +46,10 @@ class BuildTest(parameterized.TestCase, tf.test.TestCase):
         ):
             for name, value in expected.items():
                 self.assertEqual(getattr(part, name), value, name)
+
+    def test_mixed_precision_is_of_the_model_alone(self):
+        build(vae_tf.Config(mixed_precision=True), DESCRIBED)
+        self.assertEqual(keras.config.dtype_policy().name, "float32")
 
     def test_a_warm_up_of_epochs_is_one_of_updates(self):
         config = vae_tf.Config(

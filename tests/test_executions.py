@@ -125,11 +125,17 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_same(fast, trained(jit_compile=False))
 
     def test_xla_compiles_what_it_makes_faster(self):
-        for network, compiled in (("mlp", True), ("conv", False)):
+        self.addCleanup(keras.config.set_dtype_policy, "float32")
+        for network, dtype, compiled in (
+            ("mlp", "float32", True),
+            ("conv", "float32", False),
+            ("mlp", "mixed_bfloat16", False),
+        ):
+            keras.config.set_dtype_policy(dtype)
             vae = combined(network=network)
             vae.compile("adam", steps_per_execution=4)
             self.assertEqual(vae.jit_compile, compiled)
-            self.assertEqual(executions.convolves(vae), not compiled)
+            self.assertEqual(executions.suit_xla(vae), compiled)
             vae.compile("adam", jit_compile=not compiled)
             self.assertEqual(vae.jit_compile, not compiled)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import vae_tf
-from vae_tf import callbacks, checkpoints, runs, training
+from vae_tf import building, callbacks, checkpoints, runs, training
 
 # Compiling a small step with XLA takes longer than running it.
 CONFIG = vae_tf.Config(
@@ -43,6 +43,26 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         return [
             {k: v for k, v in row.items() if k != "seconds"} for row in rows
         ]
+
+    @parameterized.parameters("mlp", "conv")
+    def test_mixed_precision_hardly_moves_the_elbo(self, network):
+        run = self.train(
+            network=network, hidden_units=(32, 16), mixed_precision=True
+        )
+        data = building.load_data_of(CONFIG)
+        exact = runs.load(run.run_dir)
+        for vae, dtype in ((run.vae, "bfloat16"), (exact, "float32")):
+            bodies = vae.encoder.network, vae.decoder.network
+            for layer in (*bodies, vae.decoder.likelihood.linear):
+                for part in layer._flatten_layers():
+                    self.assertEqual(part.compute_dtype, dtype)
+            self.assertAllEqual({w.dtype for w in vae.weights}, {"float32"})
+        images = next(iter(data.validation))
+        rounded, unrounded = (
+            tf.reduce_mean(vae.elbo(images, seed=0, num_samples=8))
+            for vae in (run.vae, exact)
+        )
+        self.assertBetween(abs(rounded - unrounded), 1e-6, 0.1)  # nats
 
     def test_writes_a_run_directory(self):
         run = self.train(run_dir="a")

@@ -1,7 +1,10 @@
 """Config -> the data and the untrained model that it describes."""
 
+import contextlib
 import dataclasses
 from typing import Any
+
+import keras
 
 from vae_tf.config import Config, choose
 from vae_tf.data import Data, load_data
@@ -53,22 +56,36 @@ def build(config: Config, described: dict[str, Any]) -> VAE:
             argument, settings[argument], family, **(settings | changes)
         )
 
-    return VAE(
-        encoder=Encoder(
-            config.latent_dim,
-            posterior=part("posterior", POSTERIORS),
-            network=part("network", ENCODER_BODIES),
-        ),
-        decoder=Decoder(
-            image_shape,
-            likelihood=part("likelihood", LIKELIHOODS),
-            network=part("network", DECODER_BODIES, hidden_units=mirrored),
-        ),
-        prior=part("prior", PRIORS),
-        objective=part("objective", OBJECTIVES),
-        train_variables=config.train_variables,
-        seed=config.seed,
+    with _dtype_policy(config):
+        return VAE(
+            encoder=Encoder(
+                config.latent_dim,
+                posterior=part("posterior", POSTERIORS),
+                network=part("network", ENCODER_BODIES),
+            ),
+            decoder=Decoder(
+                image_shape,
+                likelihood=part("likelihood", LIKELIHOODS),
+                network=part("network", DECODER_BODIES, hidden_units=mirrored),
+            ),
+            prior=part("prior", PRIORS),
+            objective=part("objective", OBJECTIVES),
+            train_variables=config.train_variables,
+            seed=config.seed,
+        )
+
+
+@contextlib.contextmanager
+def _dtype_policy(config: Config):
+    """The policy of the layers made meanwhile."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(
+        "mixed_bfloat16" if config.mixed_precision else "float32"
     )
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def updates_per_step(config: Config) -> int:

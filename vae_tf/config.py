@@ -320,6 +320,11 @@ class Config(Settings):
     jit_compile: bool | None = setting(
         None, "compile the step with XLA (unset: where it is faster)"
     )
+    mixed_precision: bool = setting(
+        False,
+        "train with matrix products in bfloat16; what is measured or exported "
+        "afterwards is float32",
+    )
 
     # Pictures.
     figures_every: int = setting(

@@ -42,7 +42,7 @@ class Likelihood(keras.layers.Layer):
     parameter_shape: tuple[int, ...] = ()  # of one pixel's parameters
 
     def __init__(self, image_shape, **kwargs):
-        super().__init__(**{"dtype": "float32"} | kwargs)
+        super().__init__(**kwargs)
         self.image_shape = tuple(image_shape)
 
     def build(self, input_shape):
@@ -63,13 +63,15 @@ class Likelihood(keras.layers.Layer):
         self.bias = self.add_weight(
             shape=self.image_shape + self.parameter_shape,
             initializer="zeros",
+            autocast=False,
             name="bias",
         )
         super().build(input_shape)
 
     def call(self, features):
         bias = tf.reshape(self.bias, [-1])
-        flat = tf.reshape(self.linear(features), [-1, bias.shape[0]]) + bias
+        linear = tf.cast(self.linear(features), tf.float32)
+        flat = tf.reshape(linear, [-1, bias.shape[0]]) + bias
         shape = (-1, *self.image_shape, *self.parameter_shape)
         return tf.reshape(flat, shape)
 
@@ -279,6 +281,7 @@ class Normal(Likelihood):
                 shape=(),
                 initializer=keras.initializers.Constant(raw_scale),
                 trainable=self.normal_scale == "shared",
+                autocast=False,
                 name="raw_scale",
             )
 

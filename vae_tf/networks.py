@@ -35,7 +35,10 @@ class MLP(keras.layers.Layer):
         # the layers, or a deep network prunes latents before it uses them.
         self.hidden = [
             keras.layers.Dense(
-                units, activation, kernel_initializer="he_normal"
+                units,
+                activation,
+                kernel_initializer="he_normal",
+                dtype=self.dtype_policy,
             )
             for units in self.hidden_units
         ]
@@ -141,8 +144,10 @@ class ResidualBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.activation = activation
-        self.first = _convolution(channels)
-        self.second = _convolution(channels, scale=0.02)
+        self.first = _convolution(channels, dtype=self.dtype_policy)
+        self.second = _convolution(
+            channels, scale=0.02, dtype=self.dtype_policy
+        )
 
     def build(self, input_shape):
         self.first.build(input_shape)
@@ -206,8 +211,11 @@ class ConvEncoder(_Convolutional):
     def build(self, input_shape):
         units = self.hidden_units or default_stages(input_shape[1:])
         # Two flat lists: Keras does not save what lies in nested ones.
-        self.downs = [_convolution(channels, 2) for channels in units]
-        self.blocks = [ResidualBlock(n, self.activation) for n in units]
+        dtype = {"dtype": self.dtype_policy}
+        self.downs = [_convolution(channels, 2, **dtype) for channels in units]
+        self.blocks = [
+            ResidualBlock(n, self.activation, **dtype) for n in units
+        ]
         shape = tuple(input_shape)
         for down, block in zip(self.downs, self.blocks, strict=True):
             down.build(shape)
@@ -257,14 +265,19 @@ class ConvDecoder(_Convolutional):
             self.sizes.insert(0, size)
             size = tuple(-(-side // 2) for side in size)
         self.first_shape = (*size, units[0])
+        dtype = {"dtype": self.dtype_policy}
         self.project = keras.layers.Dense(
-            math.prod(self.first_shape), kernel_initializer="he_normal"
+            math.prod(self.first_shape),
+            kernel_initializer="he_normal",
+            **dtype,
         )
         self.project.build(input_shape)
-        self.blocks = [ResidualBlock(n, self.activation) for n in units]
+        self.blocks = [
+            ResidualBlock(n, self.activation, **dtype) for n in units
+        ]
         # After the last stage, at the image's own size, half the channels.
         after = (*units[1:], max(units[-1] // 2, 1))
-        self.ups = [UpConvolution(channels) for channels in after]
+        self.ups = [UpConvolution(channels, **dtype) for channels in after]
         shape = (None, *self.first_shape)
         for block, up, size in zip(
             self.blocks, self.ups, self.sizes, strict=True

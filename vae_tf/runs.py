@@ -186,7 +186,8 @@ def read_metrics(run_dir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def load(path: str | os.PathLike) -> VAE:
-    """The best model of a run directory, or the model in a `.keras` file.
+    """The best model of a run directory, in float32 however it was trained, or
+    the model in a `.keras` file.
 
     Raises:
       UserError: there is no such run or file, or it is damaged.
@@ -194,7 +195,9 @@ def load(path: str | os.PathLike) -> VAE:
     path = pathlib.Path(path)
     if path.suffix == ".keras":
         return _load_keras(path)
-    vae = build(Config.load(path), read_run(path)["data"])
+    # In bfloat16, an image's result would depend on the batch it comes in.
+    config = dataclasses.replace(Config.load(path), mixed_precision=False)
+    vae = build(config, read_run(path)["data"])
     load_best(path, vae)
     return vae
 

@@ -318,14 +318,14 @@ class VAE(keras.Model):
             self.optimizer.build(self.trainable_variables)
         super().make_train_function(force)
         loop = self.jit_compile and self.steps_per_execution > 1
-        if loop and not executions.convolves(self):
+        if loop and executions.suit_xla(self):
             self.train_function = executions.compiled_loop(
                 self, _images_of, self.train_function
             )
 
     def _resolve_auto_jit_compile(self):
         # Keras' own answer is no wherever there is no GPU.
-        return not executions.convolves(self) or (
+        return executions.suit_xla(self) or (
             super()._resolve_auto_jit_compile()
         )
 
