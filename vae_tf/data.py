@@ -309,7 +309,7 @@ class Data:
             seed = tf.random.experimental.stateless_fold_in(seed, 1)
             noise = tf.random.stateless_uniform(tf.shape(images), seed)
             return (images + noise) / self._levels
-        return images / (self._levels - 1)
+        return self._scaled(images)
 
     def _drawn_once(
         self, first: int, images: np.ndarray, split: str
@@ -347,7 +347,11 @@ class Data:
         """What `_drawn_once` gave -> float32 in [0, 1]."""
         if self.dequantization == "uniform":
             return images
-        return tf.cast(images, tf.float32) / (self._levels - 1)
+        return self._scaled(tf.cast(images, tf.float32))
+
+    def _scaled(self, images: tf.Tensor) -> tf.Tensor:
+        """Levels as float32 -> [0, 1]; for bits, no pass over the batch."""
+        return images if self._levels == 2 else images / (self._levels - 1)
 
     def _checksum(self) -> str:
         """SHA-256 of the stored images; of name, version and sizes where they

@@ -4,6 +4,7 @@
 
 import math
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -123,6 +124,7 @@ class VAE(keras.Model):
         self.objective = choose("objective", objective, OBJECTIVES)
         self.train_variables = train_variables
         self.seed = seed
+        self._seen = weakref.WeakSet()  # datasets that were looked at
         self.trackers = [
             keras.metrics.Mean(name=name) for name in self.objective.names
         ]
@@ -413,13 +415,21 @@ class VAE(keras.Model):
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def _check_data(self, data) -> None:
-        if isinstance(data, tf.data.Dataset):
-            data = next(iter(data.take(1)), None)
+        """Looks at an array, or at the first batch of a dataset, once: it may
+        cost more than a step of training.
+        """
+        dataset = data if isinstance(data, tf.data.Dataset) else None
+        if dataset in self._seen:
+            return
+        if dataset is not None:
+            data = next(iter(dataset.take(1)), None)
             if data is None:
                 raise UserError(NO_IMAGES)
         if isinstance(data, (tuple, list, np.ndarray, tf.Tensor)):
             # Of anything else, such as a generator, only Keras may take.
             self.check_images(_images_of(data))
+        if dataset is not None:
+            self._seen.add(dataset)
 
 
 def _images_of(data) -> tf.Tensor:
