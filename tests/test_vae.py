@@ -411,6 +411,26 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         vae.fit(Batches(), verbose=0)
         self.assertEqual(int(vae.optimizer.iterations), 3)
 
+    def test_fit_looks_at_a_dataset_until_it_passes_and_then_no_more(self):
+        def passes(images):
+            count = tf.Variable(0)
+
+            def counted(number):
+                count.assign_add(1)
+                return images
+
+            return tf.data.Dataset.range(1).map(counted), count
+
+        vae = compiled()
+        dataset, count = passes(random_bits(4))
+        for expected in (2, 3):  # a look and an epoch, an epoch alone
+            vae.fit(dataset, verbose=0)
+            self.assertEqual(int(count), expected)
+        dataset, _ = passes(random_bits(4) + 0.5)
+        for _ in range(2):
+            with self.assertRaisesRegex(vae_tf.UserError, "images: expected"):
+                vae.fit(dataset, verbose=0)
+
 
 # log q(z|x) of an autoregressive flow at a z of another origin.
 NEVER = ("iaf", "vamp")
