@@ -349,8 +349,8 @@ class VAE(keras.Model):
         return sum((variables[name] for name in networks), [])
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        """Keras' `fit`, after a look at the images (all of an array, the first
-        batch of a dataset).
+        """Keras' `fit`, after a look at the images (all of an array; the first
+        batch of a dataset, unless an earlier call has looked at it).
         """
         for data in (x, validation_data):
             self._check_data(data)
@@ -415,21 +415,17 @@ class VAE(keras.Model):
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def _check_data(self, data) -> None:
-        """Looks at an array, or at the first batch of a dataset, once: it may
-        cost more than a step of training.
-        """
-        dataset = data if isinstance(data, tf.data.Dataset) else None
-        if dataset in self._seen:
-            return
-        if dataset is not None:
-            data = next(iter(dataset.take(1)), None)
-            if data is None:
+        if isinstance(data, tf.data.Dataset):
+            if data in self._seen:
+                return  # Its first batch may cost more than a step of training.
+            first = next(iter(data.take(1)), None)
+            if first is None:
                 raise UserError(NO_IMAGES)
-        if isinstance(data, (tuple, list, np.ndarray, tf.Tensor)):
+            self.check_images(_images_of(first))
+            self._seen.add(data)
+        elif isinstance(data, (tuple, list, np.ndarray, tf.Tensor)):
             # Of anything else, such as a generator, only Keras may take.
             self.check_images(_images_of(data))
-        if dataset is not None:
-            self._seen.add(dataset)
 
 
 def _images_of(data) -> tf.Tensor:
