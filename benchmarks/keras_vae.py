@@ -92,10 +92,8 @@ def plain(settings):
 
 
 def fitting(vae, data, steps):
-    data = data.take(steps)
-
     def play():
-        vae.fit(data, epochs=1, verbose=0)
+        vae.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
         return steps
 
     return play

@@ -17,8 +17,9 @@ from train_speed import products_of
 import vae_tf
 from vae_tf import command_line
 from vae_tf.config import Settings, setting
+from vae_tf.noise import standard_normal
 from vae_tf.training import steps_per_execution
-from vae_tf.vae import minimize, standard_normal
+from vae_tf.vae import minimize
 
 HIDDEN, LATENT = (256, 256), 128
 STEPS = 100  # of a loop

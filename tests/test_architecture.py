@@ -22,6 +22,8 @@ ORDER = [
     "tfds_source",
     "folder_source",
     "sources",
+    "noise",
+    "executions",
     "data",
     "networks",
     "posteriors",
@@ -31,7 +33,6 @@ ORDER = [
     "decoder",
     "objectives",
     "refusals",
-    "executions",
     "vae",
     "evaluation",
     "latent_points",
@@ -57,6 +58,8 @@ ORDER = [
     "serving.client",
 ]
 IMPORT_NONE_OF_OURS = [
+    "noise",
+    "executions",
     "networks",
     "posteriors",
     "priors",

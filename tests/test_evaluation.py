@@ -9,7 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 import vae_tf
 from vae_tf import evaluation, objectives
-from vae_tf.vae import standard_normal
+from vae_tf.noise import standard_normal
 
 
 def exact_log_p(vae, images):

@@ -6,6 +6,8 @@ from small import combined, random_bits, small_vae
 
 import vae_tf
 from vae_tf import executions
+from vae_tf.config import SPLITS
+from vae_tf.splits import Source
 
 IMAGES = random_bits(22)
 
@@ -118,6 +120,59 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6 + 2 * 8)
         vae.train_on_batch(IMAGES[:4])
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6 + 2 * 8 + 1)
+
+    @parameterized.parameters(
+        ("bernoulli", "dynamic", "none"),
+        ("bernoulli", "threshold", "none"),
+        ("continuous_bernoulli", "none", "uniform"),
+        ("normal", "dynamic", "uniform"),
+    )
+    def test_images_made_in_the_step_are_those_of_the_dataset(
+        self, likelihood, binarization, dequantization
+    ):
+        grey = np.random.default_rng(0).integers(0, 5, IMAGES.shape)
+        images = dict.fromkeys(SPLITS, grey.astype(np.uint8))
+        source = Source("grey", "grey", 5, images, dict.fromkeys(SPLITS))
+        histories = []
+        for plain in (False, True):
+            data = vae_tf.Data(source, binarization, 4, 0, dequantization)
+            train = data.train
+            if plain:  # A map makes it a dataset like any other.
+                train = train.map(lambda x: x)
+            histories.append(
+                trained(
+                    train,
+                    make=lambda: combined(likelihood),
+                    jit_compile=True,
+                    steps_per_execution=4,
+                )
+            )
+        self.assert_same(*histories)
+
+    def test_a_model_goes_from_one_dataset_to_the_next(self):
+        # Each has its own way to make images in the step.
+        images = dict.fromkeys(SPLITS, IMAGES.astype(np.uint8))
+        white = dict.fromkeys(SPLITS, np.ones(IMAGES.shape, np.uint8))
+        ends = []
+        for settings in ({"jit_compile": True}, {"run_eagerly": True}):
+            data, other = (
+                vae_tf.Data(
+                    Source("bits", "bits", 2, x, dict.fromkeys(SPLITS)),
+                    "none",
+                    4,
+                    0,
+                ).train
+                for x in (images, white)
+            )
+            vae = small_vae()
+            vae.compile("adam", steps_per_execution=4, **settings)
+            for batches in (data, other, dataset(), other, data):
+                vae.fit(batches, epochs=1, verbose=0)
+            vae.train_on_batch(IMAGES[:4])
+            self.assertEqual(int(vae.optimizer.iterations), 5 * 6 + 1)
+            ends.append(vae.get_weights())
+        for ours, theirs in zip(*ends):
+            self.assertAllClose(ours, theirs, 1e-3, 1e-5)
 
     def test_a_strategy_of_tensorflow_goes_through_keras_own_function(self):
         with tf.distribute.OneDeviceStrategy("cpu:0").scope():

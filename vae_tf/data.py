@@ -22,6 +22,8 @@ from vae_tf.config import (
     Config,
     UserError,
 )
+from vae_tf.executions import InStep
+from vae_tf.noise import uniform
 from vae_tf.sources import Source, load_source
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
@@ -273,42 +275,52 @@ class Data:
             return tf.data.Dataset.zip(keys, batches.enumerate())
 
         # Outside of the pass, which would set it up anew each time.
-        def batch(key, numbered):
-            step, images = numbered
-            if in_memory:
+        def element(key, numbered):
+            step, stored = numbered
+            if in_memory:  # of the whole order
                 first = step * self.batch_size
-                rows = images[first : first + self.batch_size]
-                images = tf.gather(table, rows)
-            return self._training_pixels(images, key, step)
+                stored = stored[first : first + self.batch_size]
+            seed = tf.random.experimental.stateless_fold_in(key, step)
+            return {"stored": stored, "seed": seed}
 
-        dataset = tf.data.Dataset.from_tensors(0).flat_map(one_pass).map(batch)
-        return _ahead(
-            dataset.apply(tf.data.experimental.assert_cardinality(steps))
+        def images_of(element):
+            stored = element["stored"]
+            if in_memory:
+                stored = tf.gather(table, stored)
+            return self._training_pixels(stored, element["seed"])
+
+        elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
+        elements = elements.map(element).apply(
+            tf.data.experimental.assert_cardinality(steps)
         )
+        dataset = _ahead(elements.map(images_of))
+        dataset.in_step = InStep(_ahead(elements), images_of)
+        return dataset
 
     @property
     def _levels(self) -> int:
         """Levels of the pixels after binarisation."""
         return self.source.levels if self.binarization == "none" else 2
 
-    def _training_pixels(
-        self, images: tf.Tensor, key: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Stored pixels, or static bits -> float32, with a step's noise."""
-        seed = tf.random.experimental.stateless_fold_in(key, step)
+    def _training_pixels(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Stored pixels, or static bits, `[B, H, W, C]` -> float32, with the
+        noise of a seed, two integers; the same compiled and not.
+        """
+
+        def noise(seed):
+            rows, pixels = tf.shape(images)[0], math.prod(self.image_shape)
+            return tf.reshape(uniform((rows, pixels), seed), tf.shape(images))
+
         if self.binarization == "dynamic":
             # x ~ Bernoulli(k / (levels - 1))
             grey = tf.cast(images, tf.float32) / (self.source.levels - 1)
-            noise = tf.random.stateless_uniform(tf.shape(images), seed)
-            images = tf.cast(noise < grey, tf.float32)
+            images = tf.cast(noise(seed) < grey, tf.float32)
         elif self.binarization == "threshold":
             images = 2 * tf.cast(images, tf.int32) >= self.source.levels - 1
         images = tf.cast(images, tf.float32)
         if self.dequantization == "uniform":
             # x = (k + u) / levels
-            seed = tf.random.experimental.stateless_fold_in(seed, 1)
-            noise = tf.random.stateless_uniform(tf.shape(images), seed)
-            return (images + noise) / self._levels
+            return (images + noise(seed + [0, 1])) / self._levels
         return self._scaled(images)
 
     def _drawn_once(

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from vae_tf import objectives
 from vae_tf.config import UserError
-from vae_tf.vae import NO_IMAGES, VAE, standard_normal
+from vae_tf.noise import standard_normal
+from vae_tf.vae import NO_IMAGES, VAE
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples

@@ -6,6 +6,7 @@ new memory; in a loop that it compiles itself they stay in place, and nothing
 returns to TensorFlow or to Python between two steps."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,18 @@ CONVOLUTIONS = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+
+
+class InStep(NamedTuple):
+    """How a compiled step makes the images of a dataset that has this as its
+    attribute `in_step`: images that are rows of a table in memory then cross no
+    queue.
+
+    `elements.map(images_of)` is the dataset itself.
+    """
+
+    elements: tf.data.Dataset  # of what XLA takes: no strings
+    images_of: Callable  # element -> images [B, ...]
 
 
 def suit_xla(model: keras.Model) -> bool:
@@ -42,7 +55,8 @@ def compiled_loop(
     Args:
       model: compiled with `jit_compile` and `steps_per_execution`; its
         `train_step` takes images and creates no variable.
-      images_of: batch of the iterator -> images `[B, ...]`.
+      images_of: batch of the iterator, without labels -> images `[B, ...]`,
+        inside the step.
       otherwise: the function that Keras makes, for iterators that cannot be
         read inside a graph, or that feed several devices.
     """
@@ -53,7 +67,8 @@ def compiled_loop(
         """Trains on the first `count` of the batches `[steps, B, ...]`."""
 
         def step(number):
-            model.train_step(block[number])
+            batch = tf.nest.map_structure(lambda x: x[number], block)
+            model.train_step(images_of(batch))
             return number + 1
 
         tf.while_loop(lambda number: number < count, step, [0])
@@ -68,41 +83,52 @@ def compiled_loop(
             )
 
         def batch(optional):
-            return images_of(optional.get_value())
+            return keras.utils.unpack_x_y_sample_weight(optional.get_value())[0]
 
-        def rows(optional):
+        def sizes(optional):
             return tf.cond(
                 optional.has_value(),
-                lambda: tf.shape(batch(optional))[0],
-                lambda: -1,
+                lambda: [
+                    tf.shape(part)[0]
+                    for part in tf.nest.flatten(batch(optional))
+                ],
+                lambda: [-1 for _ in tf.nest.flatten(spec)],
             )
 
+        spec, _, _ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
         first = iterator.get_next_as_optional()
-        size = rows(first)
+        expected = sizes(first)
 
         # Batches of one size become a block, always of one shape, because XLA
         # compiles anew for each ...
+        def fits(_, optional, __):
+            same = tf.equal(sizes(optional), expected)
+            return optional.has_value() & tf.reduce_all(same)
+
         def collect(done, optional, block):
-            block = block.write(done, batch(optional))
+            block = tf.nest.map_structure(
+                lambda whole, part: whole.write(done, part),
+                block,
+                batch(optional),
+            )
             return done + 1, following(done + 1), block
 
-        spec = tf.function(batch).get_concrete_function(first)
-        done, optional, block = tf.while_loop(
-            lambda _, optional, __: (size >= 0) & (rows(optional) == size),
-            collect,
-            (
-                0,
-                first,
-                tf.TensorArray(
-                    spec.output_dtypes, steps, element_shape=spec.output_shapes
-                ),
+        block = tf.nest.map_structure(
+            lambda part: tf.TensorArray(
+                part.dtype, steps, element_shape=part.shape
             ),
+            spec,
         )
-        tf.cond(done > 0, lambda: run(block.stack(), done), lambda: None)
+        done, optional, block = tf.while_loop(fits, collect, (0, first, block))
+
+        def loop():
+            run(tf.nest.map_structure(lambda part: part.stack(), block), done)
+
+        tf.cond(done > 0, loop, lambda: None)
 
         # ... and others, such as the last one of a pass, are run one by one.
         def one(done, optional):
-            model.train_step(batch(optional))
+            model.train_step(images_of(batch(optional)))
             return done + 1, following(done + 1)
 
         done, _ = tf.while_loop(

@@ -10,8 +10,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from vae_tf import latent_points, objectives
 from vae_tf.config import UserError
 from vae_tf.data import Data
+from vae_tf.noise import standard_normal
 from vae_tf.priors import StandardNormal
-from vae_tf.vae import VAE, standard_normal
+from vae_tf.vae import VAE
 
 SPLIT = "validation"  # Held-out images of a run; the test split is for the end.
 MIN_IMAGES, MAX_IMAGES = 500, 5000

@@ -17,7 +17,7 @@ from vae_tf.data import Data
 from vae_tf.vae import VAE
 
 # Between two returns to Python, which cost as much as a small step; fewer where
-# their images together would take more than so many bytes.
+# what they are made from would take more than so many bytes.
 STEPS_PER_EXECUTION = 32
 BLOCK = 2**24
 
@@ -109,7 +109,9 @@ def train(config: Config) -> Run:
 
 def steps_per_execution(data: Data) -> int:
     """Training steps between two returns to Python."""
-    batch = 4 * data.batch_size * math.prod(data.image_shape)  # bytes
+    # Of what waits for a step: numbers of rows in memory, or stored pixels.
+    waits = data.train.in_step.elements.element_spec["stored"]
+    batch = data.batch_size * math.prod(waits.shape[1:]) * waits.dtype.size
     return min(STEPS_PER_EXECUTION, len(data.train), max(BLOCK // batch, 1))
 
 

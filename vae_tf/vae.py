@@ -15,6 +15,7 @@ from vae_tf import executions, objectives, refusals
 from vae_tf.config import UserError, choose
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
+from vae_tf.noise import standard_normal
 from vae_tf.objectives import OBJECTIVES
 from vae_tf.priors import PRIORS
 
@@ -44,32 +45,6 @@ def minimize(
     """
     with tape.stop_recording():
         optimizer.apply(tape.gradient(loss, variables), variables)
-
-
-def standard_normal(shape: tuple, seed) -> tf.Tensor:
-    """Independent draws from N(0, 1) of a shape `[..., D]` whose D is known: a
-    function of `seed`, two integers, and (to rounding) the same under XLA as
-    outside of it.
-
-    epsilon = sqrt(2) erfinv(u), with u uniform in (-1, 1), inverts the normal's
-    distribution function; the largest draw is 5.3.
-    """
-    # TensorFlow's own normal draws differ under XLA, where they take ten times
-    # as long. Philox's bits are the same everywhere; each word gives two draws,
-    # because XLA makes a word anew for each element that it computes from it.
-    *rows, columns = shape
-    words = tf.random.stateless_uniform(
-        (*rows, (columns + 1) // 2), seed, None, None, tf.uint64, alg="philox"
-    )
-
-    def draws(first_bit):
-        word = tf.bitwise.right_shift(words, tf.constant(first_bit, tf.uint64))
-        part = tf.bitwise.bitwise_and(word, tf.constant(2**23 - 1, tf.uint64))
-        # The middles of 2^23 equal parts, so that none of them is -1 or 1.
-        middle = tf.cast(tf.cast(part, tf.int32), tf.float32) + 0.5
-        return math.sqrt(2) * tf.math.erfinv(middle * 2.0**-22 - 1)
-
-    return tf.concat([draws(0), draws(32)], -1)[..., :columns]
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -125,6 +100,7 @@ class VAE(keras.Model):
         self.train_variables = train_variables
         self.seed = seed
         self._seen = weakref.WeakSet()  # datasets that were looked at
+        self._images_of = _images_of  # of a batch, in the compiled loop
         self.trackers = [
             keras.metrics.Mean(name=name) for name in self.objective.names
         ]
@@ -319,11 +295,15 @@ class VAE(keras.Model):
             # here, because a compiled loop can make no variable.
             self.optimizer.build(self.trainable_variables)
         super().make_train_function(force)
-        loop = self.jit_compile and self.steps_per_execution > 1
-        if loop and executions.suit_xla(self):
+        if self._loops():
             self.train_function = executions.compiled_loop(
-                self, _images_of, self.train_function
+                self, self._images_of, self.train_function
             )
+
+    def _loops(self) -> bool:
+        """Whether `fit` runs several steps in one compiled call."""
+        several = self.jit_compile and self.steps_per_execution > 1
+        return several and executions.suit_xla(self)
 
     def _resolve_auto_jit_compile(self):
         # Keras' own answer is no wherever there is no GPU.
@@ -354,10 +334,16 @@ class VAE(keras.Model):
         """
         for data in (x, validation_data):
             self._check_data(data)
+        images_of = _images_of
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault(
                 "shuffle", False
             )  # A dataset shuffles itself; Keras warns at its own default.
+            in_step = getattr(x, "in_step", None)
+            if in_step and self._loops() and not tf.distribute.has_strategy():
+                x, images_of = in_step
+        if images_of is not self._images_of:
+            self._images_of, self.train_function = images_of, None
         return super().fit(x, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):

@@ -1,0 +1,53 @@
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from scipy import stats
+
+from vae_tf import noise
+
+
+class NoiseTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("normal", noise.standard_normal, "norm", 2, 1e-4),
+        ("uniform", noise.uniform, "uniform", 4, 0),
+    )
+    def test_draws_have_their_distribution_compiled_or_not(
+        self, draw, name, draws_of_a_word, tolerance
+    ):
+        def draws(seed):
+            return draw((2, 3, 20_001), seed)
+
+        seed = tf.constant([3, 4])
+        eager = draws(seed).numpy()
+        self.assertEqual((eager.shape, eager.dtype), ((2, 3, 20_001), "f4"))
+        self.assertAllClose(
+            tf.function(draws, jit_compile=True)(seed),
+            eager,
+            tolerance,
+            tolerance,
+        )
+        self.assertGreater(stats.kstest(eager.ravel(), name).pvalue, 1e-3)
+        # The draws of a word, rows and seeds have nothing to do with each
+        # other: the standard deviation of a correlation is its number of draws
+        # to the power of -1/2.
+        parts = np.split(
+            eager[..., :20_000].reshape(6, -1), draws_of_a_word, axis=1
+        )
+        others = [
+            *parts[1:],
+            np.roll(parts[0], 1, axis=0),
+            draws([4, 3]).numpy().reshape(6, -1)[:, : parts[0].shape[1]],
+        ]
+        for other in others:
+            correlation = np.corrcoef(parts[0].ravel(), other.ravel())[0, 1]
+            self.assertLess(abs(correlation), 5 * other.size**-0.5)
+
+    def test_uniform_never_is_an_end_of_the_interval(self):
+        draws = noise.uniform((2**18,), [1, 2], bits=8).numpy()
+        self.assertAllEqual(np.unique(draws), (np.arange(256) + 0.5) / 256)
+        draws = noise.uniform((2**22,), [1, 2], bits=23).numpy()
+        self.assertAllInRange(draws, 2.0**-24, 1 - 2.0**-24)
+
+
+if __name__ == "__main__":
+    tf.test.main()
