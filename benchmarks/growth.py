@@ -1,12 +1,12 @@
 """What an epoch costs as the data and the model grow: synthetic images of 28x28
-pixels, in memory and streamed from a file, and networks of growing width.
+pixels, in memory and on disk, and networks of growing width.
 
 python benchmarks/growth.py
 
-Memory is the peak of this process so far, so the streamed images come first,
-the fewest before the most: what does not grow stays flat."""
+Memory is the peak of a process that trains on those images alone."""
 
 import dataclasses
+import multiprocessing
 import pathlib
 import resource
 import tempfile
@@ -14,13 +14,13 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from train_speed import products_of
 
 import vae_tf
 from vae_tf import command_line
 from vae_tf.config import Settings, setting
 from vae_tf.data import Data
+from vae_tf.disk_images import DiskImages
 from vae_tf.splits import Source
 from vae_tf.training import steps_per_execution
 
@@ -45,16 +45,6 @@ def bits(count: int) -> np.ndarray:
     """Images [count, 28, 28, 1] of random bits."""
     words = np.random.default_rng(0).bytes(count * PIXELS // 8)
     return np.unpackbits(np.frombuffer(words, np.uint8)).reshape(-1, *SHAPE)
-
-
-def in_file(path: pathlib.Path, count: int) -> tf.data.Dataset:
-    """The first images of a file of them, read anew at each pass."""
-    records = tf.data.FixedLengthRecordDataset(str(path), PIXELS).take(count)
-    images = records.map(
-        lambda record: tf.reshape(tf.io.decode_raw(record, tf.uint8), SHAPE),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return images.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def data_of(train, batch_size: int) -> Data:
@@ -84,40 +74,41 @@ def seconds_per_epoch(data: Data, width: int = 256) -> tuple[float, int]:
     return begins[2] - begins[1], vae.count_params()
 
 
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def epoch_of(
+    path: pathlib.Path, count: int, where: str, batch_size: int
+) -> tuple[float, float]:
+    """Seconds per epoch on the first images of a file, and the peak memory of
+    this process in MB."""
+    images = DiskImages(path, SHAPE, range(count))
+    train = images[:] if where == "memory" else images
+    seconds, _ = seconds_per_epoch(data_of(train, batch_size))
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main(given):
     settings = Growth(**given)
-    most = max(settings.examples)
     print(
         "| images | where | s per epoch | us per image | peak memory, MB |\n"
         "|---|---|---|---|---|"
     )
-
-    def show(where, count, train):
-        seconds, _ = seconds_per_epoch(data_of(train, settings.batch_size))
-        print(
-            f"| {count:,} | {where} | {seconds:.2f} | "
-            f"{1e6 * seconds / count:.1f} | {peak_megabytes():.0f} |",
-            flush=True,
-        )
-
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "images"
         with open(path, "wb") as file:
-            part = bits(10_000)
+            most, part = max(settings.examples), bits(10_000)
             for first in range(0, most, len(part)):
                 file.write(part[: most - first].tobytes())
-        for count in sorted(settings.examples):
-            show("streamed", count, in_file(path, count))
-        for count in sorted(settings.examples):
-            show(
-                "memory",
-                count,
-                np.fromfile(path, np.uint8, count * PIXELS).reshape(-1, *SHAPE),
-            )
+        alone = multiprocessing.get_context("spawn")
+        for where in ("disk", "memory"):
+            for count in settings.examples:
+                with alone.Pool(1) as pool:
+                    seconds, memory = pool.apply(
+                        epoch_of, (path, count, where, settings.batch_size)
+                    )
+                print(
+                    f"| {count:,} | {where} | {seconds:.2f} | "
+                    f"{1e6 * seconds / count:.1f} | {memory:.0f} |",
+                    flush=True,
+                )
     print(
         "\n| hidden layers | million weights | us per image "
         "| us per image and million weights | GFLOP/s of products |\n"

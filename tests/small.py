@@ -1,9 +1,13 @@
 """A model and data small enough for exact answers."""
 
+import pathlib
+import tempfile
+
 import keras
 import numpy as np
 
 import vae_tf
+from vae_tf.disk_images import DiskImages
 from vae_tf.priors import PRIORS
 
 IMAGE_SHAPE = (4, 3, 1)
@@ -49,6 +53,13 @@ def random_bits(count, seed=0):
     """Binary images [count, 4, 3, 1]."""
     bits = np.random.default_rng(seed).integers(0, 2, (count, *IMAGE_SHAPE))
     return bits.astype(np.float32)
+
+
+def written(images):
+    """uint8 images [N, H, W, C], as a `DiskImages`."""
+    _, name = tempfile.mkstemp()
+    images.tofile(name)
+    return DiskImages(pathlib.Path(name), images.shape[1:], range(len(images)))
 
 
 def grid(limit=7.0, points=281):

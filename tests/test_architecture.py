@@ -16,6 +16,7 @@ ORDER = [
     "config",
     "files",
     "cache",
+    "disk_images",
     "command_line",
     "splits",
     "resizing",

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from small import written
 
 import vae_tf
 from vae_tf import data as data_module
@@ -26,9 +27,7 @@ def source(levels=5, count=50, streamed=False):
     images = {split: images[rows[split]] for split in rows}
     labels = {split: labels[rows[split]] for split in rows}
     if streamed:
-        as_dataset = tf.data.Dataset.from_tensor_slices
-        images = {split: as_dataset(x) for split, x in images.items()}
-        labels = {split: as_dataset(x) for split, x in labels.items()}
+        images = {split: written(x) for split, x in images.items()}
     return Source("random", "random", levels, images, labels)
 
 
@@ -68,6 +67,37 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
             )
         self.assertLen(data.train, 4)
         self.assertEqual([len(x) for x in data.train], [8, 8, 8, 6])
+
+    def test_a_pass_over_the_disk_mixes_pieces_from_all_of_it(self):
+        # 30 images of 16 bytes in pieces of 4, of windows of 16.
+        data = vae_tf.Data(source(256, streamed=True), "none", 8, 0)
+        stored = stack(data.in_order("train"))
+        with (
+            mock.patch.object(data_module, "PIECE", 70),
+            mock.patch.object(data_module, "WINDOW", 300),
+        ):
+            data = vae_tf.Data(data.source, "none", 8, 0)
+            orders = []
+            for _ in range(4):
+                batches = list(data.train)
+                self.assertEqual([len(x) for x in batches], [8, 8, 8, 6])
+                images = np.concatenate(batches)
+                orders.append(
+                    [
+                        int(np.argwhere((stored == x).all((1, 2, 3)))[0, 0])
+                        for x in images
+                    ]
+                )
+        windows = []
+        for order in orders:
+            self.assertCountEqual(order, range(30))
+            # All of a piece is in a window, but for the one cut by its end.
+            pieces = [{row // 4 for row in w} for w in (order[:16], order[16:])]
+            self.assertLen(pieces[0] & pieces[1], 0)
+            windows.append(sorted(order[:16]))
+            self.assertNotEqual(order[:16], windows[-1])
+        # Other pieces each time, and not those that lie side by side.
+        self.assertGreater(len(set(map(tuple, windows))), 2)
 
     @parameterized.named_parameters(("memory", False), ("streamed", True))
     def test_an_epoch_is_a_function_of_seed_and_number(self, streamed):

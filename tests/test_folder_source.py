@@ -7,8 +7,9 @@ import PIL.Image
 import tensorflow as tf
 from absl.testing import parameterized
 
-from vae_tf import folder_source, splits
+from vae_tf import cache, folder_source, splits
 from vae_tf.config import SPLITS, UserError
+from vae_tf.disk_images import DiskImages
 from vae_tf.resizing import resized
 
 
@@ -27,6 +28,9 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
         temporary = pathlib.Path(self.create_tempdir().full_path).resolve()
         self.folder = temporary / "crops"
         self.folder.mkdir()
+        self.enter_context(
+            mock.patch.object(cache, "_directory", lambda: temporary / "cache")
+        )
 
     def save(self, name, level, shape=(4, 4)):
         """A file whose pixels are all of one level, or of one colour."""
@@ -147,20 +151,20 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
             (image if number % 3 else image.convert("L")).save(path)
         memory = load(self.folder, image_size, channels)
         with mock.patch.object(splits, "MEMORY_LIMIT", 100):
-            stream = load(self.folder, image_size, channels)
+            disk = load(self.folder, image_size, channels)
         for split in SPLITS:
             self.assertIsInstance(memory.images[split], np.ndarray)
-            self.assertIsInstance(stream.images[split], tf.data.Dataset)
+            self.assertIsInstance(disk.images[split], DiskImages)
             self.assertEqual(
-                stream.images[split].element_spec,
-                tf.TensorSpec(memory.images[split].shape[1:], tf.uint8),
+                disk.images[split].shape, memory.images[split].shape
             )
-            self.assertLen(stream.images[split], len(memory.images[split]))
-            self.assertAllEqual(
-                list(stream.images[split]), memory.images[split]
-            )
-            self.assertIsInstance(stream.labels[split], np.ndarray)
-            self.assertAllEqual(stream.labels[split], memory.labels[split])
+            self.assertAllEqual(disk.images[split][:], memory.images[split])
+            self.assertAllEqual(disk.labels[split], memory.labels[split])
+        # A file that changed is another one.
+        image.save(path)
+        with mock.patch.object(splits, "MEMORY_LIMIT", 100):
+            again = load(self.folder, image_size, channels)
+        self.assertNotEqual(again.images["test"].path, disk.images["test"].path)
 
     def test_memory_is_that_of_the_resized_images(self):
         self.save_many(10)
@@ -168,7 +172,7 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
             self.assertIsInstance(load(self.folder).images["train"], np.ndarray)
             for asked in ((5, None), (None, 3)):
                 images = load(self.folder, *asked).images["train"]
-                self.assertIsInstance(images, tf.data.Dataset)
+                self.assertIsInstance(images, DiskImages)
 
     def corrupt(self, name="corrupt.png"):
         """A file whose head is that of an image, and that ends too early."""

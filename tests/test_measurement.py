@@ -4,8 +4,8 @@ import os
 from unittest import mock
 
 import numpy as np
-import tensorflow as tf
 from finished import CONFIG, FinishedRun
+from small import written
 
 import vae_tf
 from vae_tf import data, sources
@@ -60,11 +60,8 @@ class MeasurementTest(FinishedRun):
 
     def test_a_streamed_dataset_trains_and_is_measured(self):
         digits = sources.load_source("digits", None)
-        as_dataset = tf.data.Dataset.from_tensor_slices
         streamed = dataclasses.replace(
-            digits,
-            images={k: as_dataset(v) for k, v in digits.images.items()},
-            labels={k: as_dataset(v) for k, v in digits.labels.items()},
+            digits, images={k: written(v) for k, v in digits.images.items()}
         )
         run_dir = self.create_tempdir().full_path + "/run"
         os.chdir(self.create_tempdir().full_path)

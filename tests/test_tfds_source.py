@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from vae_tf import cache, splits, tfds_source
 from vae_tf.config import SPLITS, UserError
+from vae_tf.disk_images import DiskImages
 from vae_tf.resizing import resized
 
 
@@ -133,7 +134,7 @@ class TfdsSourceTest(tf.test.TestCase):
         data_dir = self.prepared(TinyGrey)
         first = load("tiny_grey", data_dir)
         with mock.patch.object(
-            tfds_source, "_read", side_effect=AssertionError
+            tfds_source, "_examples", side_effect=AssertionError
         ):
             second = load("tiny_grey", data_dir)
             for split in SPLITS:
@@ -159,20 +160,61 @@ class TfdsSourceTest(tf.test.TestCase):
             for limit in (2**30, 0):
                 with mock.patch.object(splits, "MEMORY_LIMIT", limit):
                     loaded.append(load(builder_class.name, data_dir, *asked))
-            memory, stream = loaded
+            memory, disk = loaded
             for split in SPLITS:
-                self.assertIsInstance(stream.images[split], tf.data.Dataset)
+                self.assertIsInstance(disk.images[split], DiskImages)
                 self.assertEqual(
-                    stream.images[split].element_spec.shape,
-                    memory.images[split].shape[1:],
+                    disk.images[split].shape, memory.images[split].shape
                 )
-                self.assertAllEqual(
-                    list(stream.images[split]), memory.images[split]
+                self.assertAllEqual(disk.images[split][:], memory.images[split])
+                self.assertAllEqual(disk.labels[split], memory.labels[split])
+
+    def test_a_second_start_from_disk_decodes_nothing(self):
+        for builder_class, files in ((TinyGrey, 2), (TinyBinary, 3)):
+            data_dir = self.prepared(builder_class)
+            with mock.patch.object(splits, "MEMORY_LIMIT", 0):
+                first = load(builder_class.name, data_dir)
+                self.assertLen(list(self.cache.iterdir()), files)
+                with mock.patch.object(
+                    tfds_source, "_examples", side_effect=AssertionError
+                ):
+                    second = load(builder_class.name, data_dir)
+                for path in self.cache.iterdir():
+                    path.unlink()
+            self.assertEqual(second.levels, first.levels)
+            for split in SPLITS:
+                self.assertEqual(
+                    second.images[split].path, first.images[split].path
                 )
-                self.assertAllEqual(
-                    list(stream.labels[split]), memory.labels[split]
-                )
-                self.assertLen(memory.images[split], len(stream.images[split]))
+                self.assertAllEqual(second.labels[split], first.labels[split])
+
+    def test_every_shard_is_read(self):
+        data_dir = self.create_tempdir().full_path
+        config = tfds.download.DownloadConfig(num_shards=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TinyGrey(data_dir=data_dir).download_and_prepare(
+                download_config=config
+            )
+        one, three = (
+            load("tiny_grey", path)
+            for path in (self.prepared(TinyGrey), data_dir)
+        )
+        for split in SPLITS:  # The shards are parts of one sequence.
+            self.assertAllEqual(one.images[split], three.images[split])
+            self.assertAllEqual(one.labels[split], three.labels[split])
+
+    def test_other_files_than_records_are_refused(self):
+        data_dir = self.create_tempdir().full_path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TinyGrey(
+                data_dir=data_dir, file_format="array_record"
+            ).download_and_prepare()
+        with self.assertRaisesRegex(
+            UserError, "TFRecord .* 'tiny_grey' as array_record"
+        ):
+            load("tiny_grey", data_dir)
 
     def test_images_of_many_sizes_are_resized(self):
         source = load("tiny_varying", self.prepared(TinyVarying), 5, 3)
@@ -228,7 +270,7 @@ class TfdsSourceTest(tf.test.TestCase):
                 load("tiny_grey", data_dir).images["train"], np.ndarray
             )
             self.assertIsInstance(
-                load("tiny_grey", data_dir, 5).images["train"], tf.data.Dataset
+                load("tiny_grey", data_dir, 5).images["train"], DiskImages
             )
 
     def test_pixels_of_more_than_a_byte_are_refused(self):

@@ -6,11 +6,14 @@ time."""
 import hashlib
 import os
 import pathlib
+import shutil
 import warnings
 from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 import numpy as np
 
+from vae_tf.config import UserError
 from vae_tf.files import written_atomically
 
 
@@ -53,6 +56,35 @@ def cached(
             stacklevel=2,
         )
     return arrays
+
+
+def cached_file(
+    key: str, size: int, write: Callable[[BinaryIO], None]
+) -> pathlib.Path:
+    """A file of `size` bytes that `write` wrote for this key, in this process
+    or another.
+
+    Raises:
+      UserError: there is no room for it.
+    """
+    path = _directory() / key
+    if path.is_file() and path.stat().st_size == size:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if free < size:
+            raise OSError(f"{free:,} bytes are free")
+        with written_atomically(path) as temporary:
+            with open(temporary, "wb") as file:
+                write(file)
+    except OSError as error:
+        raise UserError(
+            "--dataset: expected room for a file of the decoded images, "
+            f"{size:,} bytes, in {path.parent} ($XDG_CACHE_HOME moves it), "
+            f"received {error.strerror or error}."
+        ) from None
+    return path
 
 
 def _directory() -> pathlib.Path:

@@ -29,7 +29,9 @@ from vae_tf.sources import Source, load_source
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
 DEQUANTIZATION_KEY = 0xDE9  # and of the noise within a level
 PREFETCH = 8  # batches
-SHUFFLE_BUFFER = 10_000  # images, where a dataset is streamed
+# Bytes of images on disk that are shuffled among each other, and of those that
+# are read at once.
+WINDOW, PIECE = 2**24, 2**17
 
 
 def load_data(
@@ -154,12 +156,7 @@ class Data:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)`."""
-        images = self.source.images["train"]
-        return tuple(
-            images.shape[1:]
-            if isinstance(images, np.ndarray)
-            else images.element_spec.shape
-        )
+        return tuple(self.source.images["train"].shape[1:])
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -170,12 +167,7 @@ class Data:
         """Integer labels [N] of a split's images in their stored order; None
         where the source has none.
         """
-        labels = self.source.labels[split]
-        return (
-            np.array(list(labels))
-            if isinstance(labels, tf.data.Dataset)
-            else labels
-        )
+        return self.source.labels[split]
 
     def start_epoch(self, epoch: int) -> None:
         """Makes the next pass over `train` that of `epoch`, counted from 0;
@@ -208,49 +200,52 @@ class Data:
         """
         batch_size = batch_size or self.batch_size
         images = self.source.images[split]
+        limit = len(images) if limit is None else min(limit, len(images))
         if isinstance(images, np.ndarray):
             images = self._drawn_once(0, images[:limit], split)
-            return _ahead(
-                tf.data.Dataset.from_tensor_slices(images)
-                .batch(batch_size)
-                .map(self._as_floats)
+            batches = tf.data.Dataset.from_tensor_slices(images)
+            batches = batches.batch(batch_size)
+        else:
+
+            def read(first):
+                rows = slice(first, min(first + batch_size, limit))
+                return self._drawn_once(first, images[rows], split)
+
+            batches = tf.data.Dataset.range(0, limit, batch_size).map(
+                lambda first: tf.ensure_shape(
+                    tf.numpy_function(read, [first], read(0).dtype),
+                    (None, *self.image_shape),
+                )
             )
-        drawn = self._map_rows(
-            self._drawn_once,
-            images.take(-1 if limit is None else limit),
-            batch_size,
-            split,
-        )
-        return _ahead(drawn.map(self._as_floats))
-
-    def _map_rows(
-        self, draw, images: tf.data.Dataset, batch_size: int, split: str
-    ) -> tf.data.Dataset:
-        """Batches of a streamed split after `draw(first row, batch, split)`."""
-        dtype = draw(0, np.zeros((1, 1, 1, 1), np.uint8), split).dtype
-
-        def drawn(batch, x):
-            y = tf.numpy_function(
-                lambda first, x: draw(first, x, split),
-                [batch * batch_size, x],
-                dtype,
-            )
-            return tf.ensure_shape(y, (None, *self.image_shape))
-
-        return images.batch(batch_size).enumerate().map(drawn)
+        return _ahead(batches.map(self._as_floats))
 
     def _train(self) -> tf.data.Dataset:
         count = self.num_examples["train"]
         images = self.source.images["train"]
         in_memory = isinstance(images, np.ndarray)
-        if self.binarization == "static" and in_memory:
-            images = self._bits_once(0, images, "train")
-        elif self.binarization == "static":
-            images = self._map_rows(
-                self._bits_once, images, self.batch_size, "train"
-            ).unbatch()
-        table = tf.constant(images) if in_memory else None
+        if in_memory:
+            if self.binarization == "static":
+                images = self._bits_once(0, images, "train")
+            table = tf.constant(images)
+            window = count
+        else:
+            image = math.prod(self.image_shape)  # bytes
+            window = max(WINDOW // (self.batch_size * image), 1)
+            window *= self.batch_size
         steps = -(-count // self.batch_size)
+
+        def stored(key, number):
+            """What the batches of a window are slices of: the order of the
+            rows in memory, or pixels.
+            """
+            if in_memory:
+                return tf.random.experimental.stateless_shuffle(
+                    tf.range(count), seed=key
+                )
+            pixels = tf.numpy_function(
+                self._window, [key, number, window], tf.uint8
+            )
+            return tf.ensure_shape(pixels, (None, *self.image_shape))
 
         def one_pass(_):
             # Order and noise of a pass are functions of the seed and its
@@ -258,30 +253,24 @@ class Data:
             key = tf.stack(
                 [tf.constant(self.seed, tf.int64), self._pass.assign_add(1)]
             )
-            if in_memory:
-                order = tf.random.experimental.stateless_shuffle(
-                    tf.range(count), seed=key
-                )
-                batches = tf.data.Dataset.from_tensors(order).repeat(steps)
-            else:
-                # The op's seed joins one of its graph, which else would be
-                # whatever `tf.random.set_seed` was last called with.
-                tf.random.set_seed(1)
-                batches = images.shuffle(
-                    min(count, SHUFFLE_BUFFER),
-                    seed=tf.reduce_sum(key * [1_000_003, 1]),
-                ).batch(self.batch_size)
-            keys = tf.data.Dataset.from_tensors(key).repeat()
-            return tf.data.Dataset.zip(keys, batches.enumerate())
+            windows = tf.data.Dataset.range(-(-count // window))
+            wholes = windows.flat_map(
+                lambda number: tf.data.Dataset.from_tensors(
+                    stored(key, number)
+                ).repeat(-(-window // self.batch_size))
+            )
+            keys = tf.data.Dataset.from_tensors(key).repeat(steps)
+            return tf.data.Dataset.zip(keys, wholes.enumerate())
 
         # Outside of the pass, which would set it up anew each time.
         def element(key, numbered):
-            step, stored = numbered
-            if in_memory:  # of the whole order
-                first = step * self.batch_size
-                stored = stored[first : first + self.batch_size]
+            step, whole = numbered
+            first = step * self.batch_size % window
             seed = tf.random.experimental.stateless_fold_in(key, step)
-            return {"stored": stored, "seed": seed}
+            return {
+                "stored": whole[first : first + self.batch_size],
+                "seed": seed,
+            }
 
         def images_of(element):
             stored = element["stored"]
@@ -296,6 +285,32 @@ class Data:
         dataset = _ahead(elements.map(images_of))
         dataset.in_step = InStep(_ahead(elements), images_of)
         return dataset
+
+    def _window(self, key: np.ndarray, number: int, window: int) -> np.ndarray:
+        """Pixels of the images that come `window` at a time in a pass: pieces
+        from all over the disk, their images shuffled, so that it is read in
+        large pieces and images that lie side by side do not stay so.
+        """
+        images = self.source.images["train"]
+        key = [int(word) % 2**64 for word in key]
+        size = max(PIECE // math.prod(self.image_shape), 1)
+        pieces = len(images) // size
+        order = np.random.default_rng(key).permutation(pieces)
+        order = np.append(order, pieces)  # A shorter one, if any, comes last.
+        place, end = number * window, min((number + 1) * window, len(images))
+        pixels = np.empty((end - place, *self.image_shape), np.uint8)
+        rows = np.random.default_rng([*key, number]).permutation(len(pixels))
+        while place < end:
+            piece, offset = divmod(place, size)
+            count = min(size - offset, end - place)
+            first = order[piece] * size + offset
+            found = images[first : first + count]
+            if self.binarization == "static":
+                found = self._bits_once(first, found, "train")
+            chosen, rows = rows[:count], rows[count:]
+            pixels[chosen] = found
+            place += count
+        return pixels
 
     @property
     def _levels(self) -> int:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import PIL
 import PIL.Image
-import tensorflow as tf
 
+import vae_tf
+from vae_tf.cache import key_of
 from vae_tf.config import UserError
+from vae_tf.disk_images import on_disk
 from vae_tf.resizing import is_grey, resized
 from vae_tf.splits import Source, fits_memory, split_rows, take_rows
 
@@ -23,8 +25,8 @@ NAMED = 20  # unreadable files that a message names
 def load_folder(
     dataset: str, image_size: int | None, channels: int | None
 ) -> Source:
-    """The images in a folder: decoded once into memory where they fit, else
-    each time they are asked for.
+    """The images in a folder: in memory where they fit, else decoded onto the
+    disk, once for all processes (see `cache`).
 
     Args:
       dataset: path of the folder; "~" is the user's home. Its subfolders are
@@ -35,7 +37,7 @@ def load_folder(
     Raises:
       UserError: there is no such folder, it holds no 10 readable images, both
         images and subfolders of them, or, with `image_size` unset, images of
-        several sizes.
+        several sizes; or they fit neither memory nor the disk.
     """
     folder = pathlib.Path(os.path.expanduser(dataset)).resolve()
     if not folder.is_dir():
@@ -77,11 +79,16 @@ def load_folder(
             for split, chosen in rows.items()
         }
     else:
-        files = np.array([os.fsencode(folder / name) for name in readable])
-        stored = {
-            split: _stream(files[chosen], image_size, shape)
-            for split, chosen in rows.items()
-        }
+        again = _decoded(folder, readable, image_size, shape[2])
+        stats = [(folder / name).stat() for name in readable]
+        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        every = on_disk(
+            key_of((vae_tf.__version__, folder, readable, stamps, shape), []),
+            len(readable),
+            shape,
+            lambda: (image[np.newaxis] for image in again),
+        )
+        stored = {split: every.take(chosen) for split, chosen in rows.items()}
     labels = _labels(folder, readable)
     return Source(
         name=str(folder),
@@ -171,21 +178,4 @@ def _report(folder: pathlib.Path, unreadable: list[str], count: int) -> None:
         f"--dataset: skipped {len(unreadable)} of {count} images in {folder} "
         f"that cannot be read: {named}.",
         stacklevel=2,
-    )
-
-
-def _stream(
-    files: np.ndarray, image_size: int | None, shape: tuple[int, int, int]
-) -> tf.data.Dataset:
-    """The images [H, W, C] of files, decoded each time they are asked for."""
-
-    def read(file):
-        with PIL.Image.open(os.fsdecode(file)) as image:
-            return resized(image, image_size, shape[2])
-
-    return tf.data.Dataset.from_tensor_slices(files).map(
-        lambda file: tf.ensure_shape(
-            tf.numpy_function(read, [file], tf.uint8), shape
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
     )

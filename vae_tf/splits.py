@@ -7,11 +7,11 @@ import dataclasses
 import math
 
 import numpy as np
-import tensorflow as tf
 
 from vae_tf.config import SPLITS, UserError
+from vae_tf.disk_images import DiskImages
 
-# Bytes of uint8 images; a larger dataset is streamed from disk.
+# Bytes of uint8 images; a larger dataset stays on disk.
 MEMORY_LIMIT = 2 * 2**30
 CUT_KEY = 0x7AE  # Philox key of the permutation that cuts a missing split
 
@@ -25,17 +25,17 @@ class Source:
       name: what loads it again, such as "mnist" or the path of a folder.
       variant: name and version.
       levels: number of grey levels; 2 for data that is binary already.
-      images: by split, a uint8 array [N, H, W, C], or a `tf.data.Dataset` of
-        [H, W, C] where memory is short.
-      labels: by split, the integer labels [N] (or a `tf.data.Dataset` of them)
-        in the order of the images, or None.
+      images: by split, a uint8 array [N, H, W, C], on disk where memory is
+        short.
+      labels: by split, the integer labels [N] in the order of the images, or
+        None.
     """
 
     name: str
     variant: str
     levels: int
-    images: dict[str, np.ndarray | tf.data.Dataset]
-    labels: dict[str, np.ndarray | tf.data.Dataset | None]
+    images: dict[str, np.ndarray | DiskImages]
+    labels: dict[str, np.ndarray | None]
 
 
 def fits_memory(count: int, shape: tuple[int, int, int]) -> bool:
@@ -76,21 +76,11 @@ def split_rows(
 
 
 def take_rows(
-    stored: np.ndarray | tf.data.Dataset | None, rows: np.ndarray | slice
-) -> np.ndarray | tf.data.Dataset | None:
-    """The chosen rows of what a split holds, [N, ...] or a dataset of N
-    elements, in their stored order.
+    stored: np.ndarray | DiskImages | None, rows: np.ndarray | slice
+) -> np.ndarray | DiskImages | None:
+    """The chosen rows of what a split holds, [N, ...], in their stored
+    order.
     """
     if stored is None or isinstance(rows, slice):
         return stored
-    if isinstance(stored, np.ndarray):
-        return stored[rows]
-    chosen = np.zeros(len(stored), bool)
-    chosen[rows] = True
-    mask = tf.constant(chosen)
-    kept = (
-        stored.enumerate()
-        .filter(lambda row, _: mask[row])
-        .map(lambda _, element: element)
-    )
-    return kept.apply(tf.data.experimental.assert_cardinality(len(rows)))
+    return stored.take(rows) if isinstance(stored, DiskImages) else stored[rows]

@@ -1,11 +1,10 @@
 """Images from TensorFlow Datasets: whatever has an image feature."""
 
-import itertools
 import pathlib
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -13,11 +12,13 @@ import tensorflow as tf
 import vae_tf
 from vae_tf.cache import cached, key_of
 from vae_tf.config import SPLITS, UserError
+from vae_tf.disk_images import DiskImages, on_disk
 from vae_tf.resizing import resized
 from vae_tf.splits import Source, fits_memory, split_rows, take_rows
 
 # Seconds to wait for a dataset's host before calling it unreachable.
 REACH_TIMEOUT = 4.0
+AT_A_TIME = 250  # examples that are parsed together
 
 
 def load_tfds(
@@ -26,8 +27,8 @@ def load_tfds(
     image_size: int | None,
     channels: int | None,
 ) -> Source:
-    """A TFDS dataset of images: decoded into memory where it fits, once for all
-    processes (see `cache`), else streamed.
+    """A TFDS dataset of images, decoded once for all processes (see `cache`):
+    in memory where it fits, else on disk.
 
     Args:
       name: as TFDS knows it, such as "mnist".
@@ -37,8 +38,8 @@ def load_tfds(
 
     Raises:
       UserError: it is unknown, holds no uint8 images, or, with `image_size`
-        unset, images of several sizes; or it is neither prepared in `data_dir`
-        nor downloadable.
+        unset, images of several sizes; it is neither prepared in `data_dir` nor
+        downloadable; or it fits neither memory nor the disk.
     """
     import tensorflow_datasets as tfds
 
@@ -59,16 +60,12 @@ def load_tfds(
     shape = _shape(builder.name, stored_shape, image_size, channels)
     if not builder.is_prepared():
         _download(builder)
-
-    def convert(image):
-        if shape == stored_shape:
-            return image
-        pixels = tf.numpy_function(
-            lambda image: resized(image, image_size, shape[2]),
-            [image],
-            tf.uint8,
+    file_format = builder.info.file_format
+    if file_format != tfds.core.FileFormat.TFRECORD:
+        raise UserError(
+            "--dataset: expected a dataset prepared as TFRecord files, TFDS's "
+            f"default, received {name!r} as {file_format.value}."
         )
-        return tf.ensure_shape(pixels, shape)
 
     sizes = {
         split: info.num_examples for split, info in builder.info.splits.items()
@@ -76,25 +73,24 @@ def load_tfds(
     sizes = {split: n for split, n in sizes.items() if split in SPLITS} or sizes
     rows = split_rows(sizes)
     wanted = sorted({split for split, _ in rows.values()})
+    # What turns stored images into these is in the version.
+    words = (vae_tf.__version__, builder.info.full_name, wanted, keys, shape)
     if fits_memory(sum(sizes.values()), shape):
-        stored = _decoded(builder, wanted, keys, convert, shape)
+        stored = _in_memory(builder, wanted, words, keys, shape)
     else:
-        stored = {
-            split: _stream(builder, split, keys, convert) for split in wanted
-        }
+        stored = _on_disk(builder, wanted, words, keys, shape)
     images, labels = (
         {split: take_rows(stored[s][part], r) for split, (s, r) in rows.items()}
         for part in (0, 1)
     )
     # Some datasets store bits as 0/1, not 0/255 (binarized_mnist). A thousand
     # images tell them apart.
-    first = itertools.islice(images["train"], 1000)
-    levels = 2 if all(np.max(image) <= 1 for image in first) else 256
+    levels = 2 if np.max(images["train"][:1000]) <= 1 else 256
     return Source(name, builder.info.full_name, levels, images, labels)
 
 
-def _features(builder) -> tuple[str, str | None]:
-    """The keys of the image and of its class label (None without one)."""
+def _features(builder) -> list[str]:
+    """The key of the image and, where there is one, of its class label."""
     import tensorflow_datasets as tfds
 
     features = dict(builder.info.features or {})
@@ -113,7 +109,7 @@ def _features(builder) -> tuple[str, str | None]:
             f"--dataset: expected uint8 images, received {builder.name!r} with "
             f"{np.dtype(image.np_dtype).name} images of shape {image.shape}."
         )
-    return images[0], labels[0] if labels else None
+    return images[:1] + labels[:1]
 
 
 def _shape(
@@ -167,24 +163,78 @@ def _download(builder) -> None:
         raise unreachable(error) from None
 
 
+def _examples(builder, split: str, keys: list[str]) -> tf.data.Dataset:
+    """Batches of what is stored of a split, shard by shard: encoded images [B],
+    labels [B].
+
+    A batch of records is parsed at once. TFDS parses one by one, which takes
+    longer than to decode a small image.
+    """
+    image_key, *label_key = keys
+    features = {image_key: tf.io.FixedLenFeature((), tf.string)}
+    for key in label_key:
+        features[key] = tf.io.FixedLenFeature((), tf.int64)
+    files = [str(path) for path in builder.info.splits[split].filepaths]
+    return (
+        tf.data.TFRecordDataset(files)
+        .batch(AT_A_TIME)
+        .map(lambda records: tf.io.parse_example(records, features))
+    )
+
+
 def _decoded(
-    builder, splits: list[str], keys: tuple, convert: Callable, shape: tuple
+    builder, split: str, keys: list[str], shape: tuple[int, int, int]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches of a split: images [B, H, W, C] of that shape and, where there
+    are any, labels [B].
+    """
+    image_key, *label_key = keys
+    feature = builder.info.features[image_key]
+
+    def pixels_of(stored):
+        image = feature.decode_example(stored)
+        if shape == feature.shape:
+            return image
+        size = shape[0] if shape[:2] != feature.shape[:2] else None
+        return tf.numpy_function(
+            lambda image: resized(image, size, shape[2]), [image], tf.uint8
+        )
+
+    def decoded(examples):
+        images = tf.map_fn(
+            pixels_of,
+            examples[image_key],
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+        return images, *(examples[key] for key in label_key)
+
+    examples = _examples(builder, split, keys)
+    return examples.map(
+        decoded, num_parallel_calls=tf.data.AUTOTUNE
+    ).as_numpy_iterator()
+
+
+def _in_memory(
+    builder,
+    splits: list[str],
+    words: tuple,
+    keys: list[str],
+    shape: tuple[int, int, int],
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """`_read` of each split, decoded by the first process that asks for these
-    files in this shape.
+    """`(images [N, H, W, C] uint8, labels [N] or None)` of each split, decoded
+    by the first process that asks for these files.
     """
 
     def read_all():
         arrays = {}
         for split in splits:
-            images, labels = _read(builder, split, keys, convert)
+            batches = zip(*_decoded(builder, split, keys, shape), strict=True)
+            images, *labels = map(np.concatenate, batches)
             arrays[f"{split}/images"] = images
-            if labels is not None:
-                arrays[f"{split}/labels"] = labels
+            if labels:
+                arrays[f"{split}/labels"] = labels[0]
         return arrays
 
-    # What turns stored images into these is in the version.
-    words = (vae_tf.__version__, builder.info.full_name, splits, keys, shape)
     files = [path for path in builder.data_path.iterdir() if path.is_file()]
     arrays = cached(key_of(words, files), read_all)
     return {
@@ -193,39 +243,35 @@ def _decoded(
     }
 
 
-def _read(
-    builder, split: str, keys: tuple[str, str | None], convert: Callable
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """`(images [N, H, W, C] uint8, labels [N] or None)`, decoded once."""
-    image_key, label_key = keys
-    dataset = builder.as_dataset(split=split, shuffle_files=False).map(
-        lambda example: (
-            convert(example[image_key]),
-            example[label_key] if label_key else 0,
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    images, labels = zip(*dataset.batch(1000).as_numpy_iterator(), strict=True)
-    return np.concatenate(images), np.concatenate(labels) if label_key else None
+def _on_disk(
+    builder,
+    splits: list[str],
+    words: tuple,
+    keys: list[str],
+    shape: tuple[int, int, int],
+) -> dict[str, tuple[DiskImages, np.ndarray | None]]:
+    """`_in_memory` of images that do not fit there."""
+    # Not of the files' contents, which would take as long as to read them.
+    stats = [
+        (path.name, path.stat().length, path.stat().mtime)
+        for path in sorted(builder.data_path.iterdir())
+    ]
+    key = key_of((*words, stats), [])
 
-
-def _stream(
-    builder, split: str, keys: tuple[str, str | None], convert: Callable
-) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
-    """`(images, labels or None)` as datasets that decode an image each time it
-    is asked for.
-    """
-    import tensorflow_datasets as tfds
-
-    def stored(key, decoders=None):
-        dataset = builder.as_dataset(
-            split=split, shuffle_files=False, decoders=decoders
-        )
-        return dataset.map(
-            lambda example: example[key], num_parallel_calls=tf.data.AUTOTUNE
+    def images(split):
+        return on_disk(
+            f"{key}-{split}",
+            builder.info.splits[split].num_examples,
+            shape,
+            lambda: (part[0] for part in _decoded(builder, split, keys, shape)),
         )
 
-    image_key, label_key = keys
-    images = stored(image_key).map(convert, num_parallel_calls=tf.data.AUTOTUNE)
-    skip = {image_key: tfds.decode.SkipDecoding()}
-    return images, stored(label_key, skip) if label_key else None
+    def labels(split):
+        examples = _examples(builder, split, keys).as_numpy_iterator()
+        return np.concatenate([part[keys[1]] for part in examples])
+
+    def read_labels():
+        return {split: labels(split) for split in splits}
+
+    found = cached(f"{key}-labels", read_labels) if keys[1:] else {}
+    return {split: (images(split), found.get(split)) for split in splits}

@@ -1,0 +1,78 @@
+"""Images that are too many for memory: their pixels in a file, one image after
+the other."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+
+from vae_tf.cache import cached_file
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskImages:
+    """uint8 images [N, H, W, C], of which a slice `images[first:last]` is an
+    array, read when it is asked for.
+
+    Attributes:
+      path: of the file.
+      image_shape: `(H, W, C)`.
+      rows: those of the file that count, in ascending order.
+    """
+
+    path: pathlib.Path
+    image_shape: tuple[int, int, int]
+    rows: range | np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """`(N, H, W, C)`."""
+        return (len(self.rows), *self.image_shape)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        rows = np.asarray(self.rows[part])
+        if not len(rows):
+            return np.zeros((0, *self.image_shape), np.uint8)
+        # In one piece, with the few rows between them that do not count. Not
+        # by a memory map: the pages of one count as memory of the process.
+        size, first = math.prod(self.image_shape), rows[0]
+        count = rows[-1] + 1 - first
+        pixels = np.fromfile(
+            self.path, np.uint8, size * count, offset=size * first
+        )
+        pixels = pixels.reshape(count, *self.image_shape)
+        return pixels if count == len(rows) else pixels[rows - first]
+
+    def take(self, rows: np.ndarray) -> "DiskImages":
+        """The images of these numbers, in ascending order."""
+        return dataclasses.replace(self, rows=np.asarray(self.rows)[rows])
+
+
+def on_disk(
+    key: str,
+    count: int,
+    image_shape: tuple[int, int, int],
+    batches: Callable[[], Iterable[np.ndarray]],
+) -> DiskImages:
+    """`count` images that `batches` gave for this key, uint8 `[B, H, W, C]`, in
+    this process or another.
+
+    Raises:
+      UserError: they do not fit on the disk.
+    """
+
+    def write(file):
+        print("Decoding images, once for all runs:")
+        progress = keras.utils.Progbar(count, interval=5, unit_name="image")
+        for images in batches():
+            images.tofile(file)
+            progress.add(len(images))
+
+    size = count * math.prod(image_shape)
+    return DiskImages(cached_file(key, size, write), image_shape, range(count))
