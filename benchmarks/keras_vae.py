@@ -99,9 +99,9 @@ def fitting(vae, data, steps):
     return play
 
 
-def products(repetitions=10):
-    """A round of square float32 matrix products."""
-    matrix = tf.random.normal((PEAK_SIZE, PEAK_SIZE))
+def products(dtype="float32", repetitions=10):
+    """A round of square matrix products."""
+    matrix = tf.cast(tf.random.normal((PEAK_SIZE, PEAK_SIZE)), dtype)
     product = tf.function(tf.matmul)
 
     def play():
@@ -116,6 +116,7 @@ def products(repetitions=10):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contestant", choices=("ours", "plain", "products"))
+    parser.add_argument("--dtype", default="float32", help="of products")
     parser.add_argument("--dataset", default="binarized_mnist")
     parser.add_argument("--data_dir")
     parser.add_argument("--images")
@@ -126,8 +127,10 @@ def main():
     parser.add_argument("--steps", type=int)
     settings = parser.parse_args()
     keras.utils.set_random_seed(0)
+    if settings.dtype != "float32":
+        keras.config.set_dtype_policy(f"mixed_{settings.dtype}")
     if settings.contestant == "products":
-        serve(products())
+        serve(products(settings.dtype))
     else:
         make = {"ours": ours, "plain": plain}[settings.contestant]
         serve(fitting(*make(settings), settings.steps))

@@ -1,5 +1,6 @@
 """Training steps against PyTorch, plain Keras and the matrix products alone, in
-turns on one machine, float32.
+turns on one machine: float32, and at the end of a row our own mixed precision
+beside the machine's rate of bfloat16 products.
 
 python benchmarks/train_speed.py --torch_python torch_env/bin/python
 
@@ -88,9 +89,14 @@ def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
     tensorflow = [sys.executable, str(HERE / "keras_vae.py")]
     torch = [settings.torch_python, str(HERE / "torch_vae.py")]
     place = ["--data_dir", settings.data_dir] if settings.data_dir else []
+    products, ours = ([*tensorflow, name] for name in ("products", "ours"))
+    ours += [*shape, *place]
+    bfloat16 = ["--dtype", "bfloat16"]
     commands = {
-        "products": [*tensorflow, "products"],
-        "ours": [*tensorflow, "ours", *shape, *place],
+        "products": products,
+        "ours": ours,
+        "bfloat16 products": [*products, *bfloat16],
+        "ours, bfloat16": [*ours, *bfloat16],
         "memory": [*torch, *shape],
         "loader": [*torch, *shape, "--feed", "loader"],
     }
@@ -127,10 +133,14 @@ def show(row: tuple, times: dict[str, list]) -> None:
     torch = min(
         (times["memory"], times["loader"]), key=statistics.median
     )  # the better of the two
-    # GFLOP/s: floating-point operations per millisecond, over 10^6.
-    peak = max(2 * PEAK_SIZE**3 / 1e6 / t for t in times["products"])
-    floor = 2 * batch * products_of(network, hidden, latent) / 1e6 / peak
     middle = {key: statistics.median(value) for key, value in times.items()}
+
+    def beside_floor(ours, products):
+        # GFLOP/s: floating-point operations per millisecond, over 10^6.
+        peak = 2 * PEAK_SIZE**3 / 1e6 / min(times[products])
+        floor = 2 * batch * products_of(network, hidden, latent) / 1e6 / peak
+        return f"{floor:.2f} at {peak:.0f} | {middle[ours] / floor:.2f} |"
+
     print(
         f"| {name} | {batch} | {middle['ours']:.2f} "
         f"| {statistics.median(torch):.2f} "
@@ -139,7 +149,9 @@ def show(row: tuple, times: dict[str, list]) -> None:
         f"| {spread(ratios(times['plain'], times['ours']))} |"
         if "plain" in times
         else " | |",
-        f" {floor:.2f} at {peak:.0f} | {middle['ours'] / floor:.2f} |",
+        f" {beside_floor('ours', 'products')}",
+        f" {middle['ours, bfloat16']:.2f} | ",
+        beside_floor("ours, bfloat16", "bfloat16 products"),
         sep="",
         flush=True,
     )
@@ -160,7 +172,8 @@ def main(given):
     print(
         "| model | batch | ours, ms | PyTorch, ms | PyTorch / ours "
         "| plain Keras, ms | Keras / ours | floor, ms at GFLOP/s "
-        "| ours / floor |\n|---|---|---|---|---|---|---|---|---|"
+        "| ours / floor | bfloat16: ours, ms | floor, ms at GFLOP/s "
+        "| ours / floor |\n" + "|---" * 12 + "|"
     )
     with tempfile.TemporaryDirectory() as directory:
         images = f"{directory}/images.npz"

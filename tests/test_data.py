@@ -74,7 +74,7 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         stored = stack(data.in_order("train"))
         with (
             mock.patch.object(data_module, "PIECE", 70),
-            mock.patch.object(data_module, "WINDOW", 300),
+            mock.patch.object(data_module, "WINDOW", 260),
         ):
             data = vae_tf.Data(data.source, "none", 8, 0)
             orders = []

@@ -227,25 +227,7 @@ class Data:
             if self.binarization == "static":
                 images = self._bits_once(0, images, "train")
             table = tf.constant(images)
-            window = count
-        else:
-            image = math.prod(self.image_shape)  # bytes
-            window = max(WINDOW // (self.batch_size * image), 1)
-            window *= self.batch_size
         steps = -(-count // self.batch_size)
-
-        def stored(key, number):
-            """What the batches of a window are slices of: the order of the
-            rows in memory, or pixels.
-            """
-            if in_memory:
-                return tf.random.experimental.stateless_shuffle(
-                    tf.range(count), seed=key
-                )
-            pixels = tf.numpy_function(
-                self._window, [key, number, window], tf.uint8
-            )
-            return tf.ensure_shape(pixels, (None, *self.image_shape))
 
         def one_pass(_):
             # Order and noise of a pass are functions of the seed and its
@@ -253,24 +235,16 @@ class Data:
             key = tf.stack(
                 [tf.constant(self.seed, tf.int64), self._pass.assign_add(1)]
             )
-            windows = tf.data.Dataset.range(-(-count // window))
-            wholes = windows.flat_map(
-                lambda number: tf.data.Dataset.from_tensors(
-                    stored(key, number)
-                ).repeat(-(-window // self.batch_size))
+            seeds = tf.random.stateless_uniform(
+                (steps, 2), key, None, None, tf.int64
             )
-            keys = tf.data.Dataset.from_tensors(key).repeat(steps)
-            return tf.data.Dataset.zip(keys, wholes.enumerate())
-
-        # Outside of the pass, which would set it up anew each time.
-        def element(key, numbered):
-            step, whole = numbered
-            first = step * self.batch_size % window
-            seed = tf.random.experimental.stateless_fold_in(key, step)
-            return {
-                "stored": whole[first : first + self.batch_size],
-                "seed": seed,
-            }
+            batches = self._rows(key) if in_memory else self._pixels(key)
+            return tf.data.Dataset.zip(
+                {
+                    "stored": batches,
+                    "seed": tf.data.Dataset.from_tensor_slices(seeds),
+                }
+            )
 
         def images_of(element):
             stored = element["stored"]
@@ -279,12 +253,43 @@ class Data:
             return self._training_pixels(stored, element["seed"])
 
         elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
-        elements = elements.map(element).apply(
+        elements = elements.apply(
             tf.data.experimental.assert_cardinality(steps)
         )
         dataset = _ahead(elements.map(images_of))
         dataset.in_step = InStep(_ahead(elements), images_of)
         return dataset
+
+    def _rows(self, key: tf.Tensor) -> tf.data.Dataset:
+        """Batches of the numbers of all training images, in a new order."""
+        count = self.num_examples["train"]
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=key
+        )
+        # Cut here, where `batch` would take each number by itself.
+        whole, rest = divmod(count, self.batch_size)
+        blocks = tf.reshape(order[: count - rest], (whole, self.batch_size))
+        batches = tf.data.Dataset.from_tensor_slices(blocks)
+        if not rest:
+            return batches
+        last = tf.data.Dataset.from_tensors(order[count - rest :])
+        return batches.concatenate(last)
+
+    def _pixels(self, key: tf.Tensor) -> tf.data.Dataset:
+        """Batches of all training images on disk, in a new order."""
+        image = math.prod(self.image_shape)  # bytes
+        window = max(WINDOW // image, self.batch_size)
+        windows = tf.data.Dataset.range(
+            -(-self.num_examples["train"] // window)
+        )
+
+        def read(number):
+            pixels = tf.numpy_function(
+                self._window, [key, number, window], tf.uint8
+            )
+            return tf.ensure_shape(pixels, (None, *self.image_shape))
+
+        return windows.map(read).unbatch().batch(self.batch_size)
 
     def _window(self, key: np.ndarray, number: int, window: int) -> np.ndarray:
         """Pixels of the images that come `window` at a time in a pass: pieces
