@@ -127,6 +127,26 @@ class BernoulliTest(tf.test.TestCase):
                 sign = (pixel > 0) * 2.0 - 1.0
                 self.assertAllClose(slope, tf.fill((1, *SHAPE), sign * wrong))
 
+    def test_values_and_slopes_at_every_logit_compiled_or_not(self):
+        # log P(x = 0) = -log(1 + exp(logit)), whose slope is -P(x = 1).
+        head = vae_tf.Bernoulli((1, 1, 1))
+        logits = np.append(np.linspace(-40, 40, 8001), [0, 15])
+        logits = tf.constant(logits.reshape(-1, 1, 1, 1), tf.float32)
+
+        def value_and_slope(logits):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                black = tf.zeros_like(logits)
+                log_p = head.distribution(logits).log_prob(black)
+            return log_p, tape.gradient(log_p, logits)
+
+        exact = np.ravel(logits).astype(np.float64)
+        for jit_compile in (False, True):
+            function = tf.function(value_and_slope, jit_compile=jit_compile)
+            value, slope = map(np.ravel, function(logits))
+            self.assertAllClose(value, -np.logaddexp(0, exact), 2e-7, 3e-7)
+            self.assertAllClose(slope, -1 / (1 + np.exp(-exact)), 1e-6, 4e-7)
+
     def test_draws_are_bits(self):
         draws = self.head.distribution(tf.fill(SHAPE, 0.3)).sample(99, seed=1)
         self.assertAllInSet(draws, [0.0, 1.0])

@@ -7,6 +7,7 @@ and its noise from the seed and the number of the epoch alone, so that a resumed
 run sees what an uninterrupted one would have seen."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import warnings
@@ -150,8 +151,16 @@ class Data:
     def __post_init__(self):
         self._pass = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.train = self._train()
-        self.validation = self.in_order("validation")
-        self.test = self.in_order("test")
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """Made, and its noise drawn, when it is first asked for."""
+        return self.in_order("validation")
+
+    @functools.cached_property
+    def test(self) -> tf.data.Dataset:
+        """As `validation`."""
+        return self.in_order("test")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

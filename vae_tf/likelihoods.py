@@ -143,14 +143,13 @@ class _FusedBernoulli(tfd.Bernoulli):
         return event * self.logits - _softplus(self.logits)
 
 
-@tf.custom_gradient
 def _softplus(x):
-    """log(1 + exp(x)), to within 1e-7 or float32's rounding.
+    """log(1 + exp(x)), to within 3e-7 or float32's rounding.
 
-    By log and not log1p, which takes XLA three times as long.
+    From x = 15 on, it is x to that precision. By log and not log1p, which takes
+    XLA several times as long.
     """
-    softplus = tf.maximum(x, 0.0) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
-    return softplus, lambda upstream: upstream * tf.sigmoid(x)
+    return tf.math.log(1 + tf.exp(tf.minimum(x, 15.0))) + tf.nn.relu(x - 15.0)
 
 
 @keras.saving.register_keras_serializable("vae_tf")
