@@ -287,6 +287,21 @@ class DequantizationTest(parameterized.TestCase, tf.test.TestCase):
         again = stack(self.data(streamed=streamed).train)
         self.assertAllEqual(first, again)
 
+    def test_a_bit_says_nothing_of_the_noise_above_it(self):
+        grey = np.full((500, 4, 4, 1), 2, np.uint8)
+        images = dict.fromkeys(SPLITS, grey)
+        data = vae_tf.Data(
+            Source("x", "x", 5, images, dict.fromkeys(SPLITS)),
+            "dynamic",
+            50,
+            0,
+            "uniform",
+        )
+        for found in (stack(data.train), stack(data.test)):
+            bits, noise = np.floor(found * 2), (found * 2) % 1
+            correlation = np.corrcoef(bits.ravel(), noise.ravel())[0, 1]
+            self.assertLess(abs(correlation), 5 * found.size**-0.5)
+
     def test_bits_have_two_levels(self):
         found = stack(self.data("static").test)
         bits = stack(vae_tf.Data(source(), "static", 8, 0).test)
