@@ -9,6 +9,7 @@ import tensorflow as tf
 from stopwatch import serve
 
 import vae_tf
+from vae_tf.splits import Source
 from vae_tf.training import steps_per_execution
 
 PEAK_SIZE = 2048  # of the matrices that the machine's rate is measured with
@@ -60,9 +61,10 @@ class PlainVAE(keras.Model):
 
 
 def ours(settings):
-    data = vae_tf.load_data(
-        settings.dataset, data_dir=settings.data_dir, batch_size=settings.batch
-    )
+    with np.load(settings.images) as file:
+        images = dict(file)
+    source = Source("bits", "bits", 2, images, dict.fromkeys(images))
+    data = vae_tf.Data(source, "none", settings.batch, 0)
     body = {
         "network": settings.network,
         "hidden_units": settings.hidden or None,
@@ -91,10 +93,12 @@ def plain(settings):
     return vae, data.batch(settings.batch).prefetch(tf.data.AUTOTUNE)
 
 
-def fitting(vae, data, steps):
+def fitting(vae, data):
+    """A round of one pass over the data."""
+
     def play():
-        vae.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
-        return steps
+        vae.fit(data, epochs=1, verbose=0)
+        return len(data)
 
     return play
 
@@ -117,14 +121,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contestant", choices=("ours", "plain", "products"))
     parser.add_argument("--dtype", default="float32", help="of products")
-    parser.add_argument("--dataset", default="binarized_mnist")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--images")
+    parser.add_argument("--images", help="npz of bits")
     parser.add_argument("--network", default="mlp")
     parser.add_argument("--hidden", type=int, nargs="*", default=[])
     parser.add_argument("--latent", type=int)
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--steps", type=int)
     settings = parser.parse_args()
     keras.utils.set_random_seed(0)
     if settings.dtype != "float32":
@@ -133,7 +134,7 @@ def main():
         serve(products(settings.dtype))
     else:
         make = {"ours": ours, "plain": plain}[settings.contestant]
-        serve(fitting(*make(settings), settings.steps))
+        serve(fitting(*make(settings)))
 
 
 if __name__ == "__main__":

@@ -161,10 +161,12 @@ def race(settings, images):
     feed = {"memory": batches_in_memory, "loader": batches_of_loader}
     step = training(vae, feed[settings.feed](images, settings.batch))
 
+    steps = math.ceil(len(images) / settings.batch)
+
     def play():
-        for _ in range(settings.steps):
+        for _ in range(steps):
             step()
-        return settings.steps
+        return steps
 
     serve(play)
 
@@ -193,7 +195,7 @@ def main():
     parser.add_argument("--hidden", type=int, nargs="*", default=[])
     parser.add_argument("--latent", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="a round's")
+    parser.add_argument("--steps", type=int, help="from one look to the next")
     parser.add_argument("--feed", default="memory")
     parser.add_argument("--reach", type=float, help="log p(x) to train to")
     parser.add_argument("--num_samples", type=int, default=128, help="K")

@@ -1,6 +1,8 @@
 """A model and data small enough for exact answers."""
 
+import atexit
 import pathlib
+import shutil
 import tempfile
 
 import keras
@@ -57,9 +59,10 @@ def random_bits(count, seed=0):
 
 def written(images):
     """uint8 images [N, H, W, C], as a `DiskImages`."""
-    _, name = tempfile.mkstemp()
-    images.tofile(name)
-    return DiskImages(pathlib.Path(name), images.shape[1:], range(len(images)))
+    path = pathlib.Path(tempfile.mkdtemp()) / "images"
+    atexit.register(shutil.rmtree, path.parent)
+    images.tofile(path)
+    return DiskImages(path, images.shape[1:], range(len(images)))
 
 
 def grid(limit=7.0, points=281):

@@ -69,12 +69,12 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual([len(x) for x in data.train], [8, 8, 8, 6])
 
     def test_a_pass_over_the_disk_mixes_pieces_from_all_of_it(self):
-        # 30 images of 16 bytes in pieces of 4, of windows of 16.
+        # 30 images of 16 bytes in pieces of 4, of windows of 18.
         data = vae_tf.Data(source(256, streamed=True), "none", 8, 0)
         stored = stack(data.in_order("train"))
         with (
             mock.patch.object(data_module, "PIECE", 70),
-            mock.patch.object(data_module, "WINDOW", 260),
+            mock.patch.object(data_module, "WINDOW", 290),
         ):
             data = vae_tf.Data(data.source, "none", 8, 0)
             orders = []
@@ -92,10 +92,10 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         for order in orders:
             self.assertCountEqual(order, range(30))
             # All of a piece is in a window, but for the one cut by its end.
-            pieces = [{row // 4 for row in w} for w in (order[:16], order[16:])]
-            self.assertLen(pieces[0] & pieces[1], 0)
-            windows.append(sorted(order[:16]))
-            self.assertNotEqual(order[:16], windows[-1])
+            pieces = [{row // 4 for row in w} for w in (order[:18], order[18:])]
+            self.assertLen(pieces[0] & pieces[1], 1)
+            windows.append(sorted(order[:18]))
+            self.assertNotEqual(order[:18], windows[-1])
         # Other pieces each time, and not those that lie side by side.
         self.assertGreater(len(set(map(tuple, windows))), 2)
 

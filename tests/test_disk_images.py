@@ -3,6 +3,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 from small import written
 
 from vae_tf import cache, disk_images
@@ -11,7 +12,7 @@ from vae_tf.config import UserError
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 2, 3), np.uint8)
 
 
-class DiskImagesTest(tf.test.TestCase):
+class DiskImagesTest(parameterized.TestCase, tf.test.TestCase):
     def test_slices_are_those_of_the_array(self):
         images = written(IMAGES)
         self.assertLen(images, 20)
@@ -26,7 +27,9 @@ class DiskImagesTest(tf.test.TestCase):
             self.assertAllEqual(images[part], IMAGES[part])
             self.assertEqual(images[part].dtype, np.uint8)
 
-    def test_chosen_rows(self):
+    @parameterized.parameters(0, 18, 50, 2**15)
+    def test_chosen_rows(self, gap):
+        self.enter_context(mock.patch.object(disk_images, "GAP", gap))
         rows = np.array([0, 1, 5, 6, 7, 19])
         images = written(IMAGES).take(rows)
         self.assertEqual(images.shape, (6, 3, 2, 3))

@@ -139,14 +139,15 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             train = data.train
             if plain:  # A map makes it a dataset like any other.
                 train = train.map(lambda x: x)
-            histories.append(
-                trained(
-                    train,
-                    make=lambda: combined(likelihood),
-                    jit_compile=True,
-                    steps_per_execution=4,
-                )
+            vae, history = trained(
+                train,
+                make=lambda: combined(likelihood),
+                jit_compile=True,
+                steps_per_execution=4,
             )
+            in_step = vae._images_of is data.train.in_step.images_of
+            self.assertNotEqual(in_step, plain)
+            histories.append((vae, history))
         self.assert_same(*histories)
 
     def test_a_model_goes_from_one_dataset_to_the_next(self):
@@ -175,9 +176,16 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(ours, theirs, 1e-3, 1e-5)
 
     def test_a_strategy_of_tensorflow_goes_through_keras_own_function(self):
-        with tf.distribute.OneDeviceStrategy("cpu:0").scope():
+        strategy = tf.distribute.OneDeviceStrategy("cpu:0")
+        with strategy.scope():
             fast = trained(jit_compile=True, steps_per_execution=4)
         self.assert_same(fast, trained(jit_compile=False))
+        # A model keeps the strategy that it was made under.
+        images = dict.fromkeys(SPLITS, IMAGES.astype(np.uint8))
+        source = Source("bits", "bits", 2, images, dict.fromkeys(SPLITS))
+        vae, fast[0].stop_training = fast[0], False
+        vae.fit(vae_tf.Data(source, "none", 4, 0).train, epochs=1, verbose=0)
+        self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
 
     def test_xla_compiles_what_it_makes_faster(self):
         self.addCleanup(keras.config.set_dtype_policy, "float32")

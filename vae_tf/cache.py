@@ -1,7 +1,7 @@
 """What was computed once, on disk for the next process: decoded images.
 
-`$XDG_CACHE_HOME/vae_tf` (`~/.cache/vae_tf`) holds it, and may be removed at any
-time."""
+`$XDG_CACHE_HOME/vae_tf` (`~/.cache/vae_tf`) holds it, and may be removed when
+no process reads images from it."""
 
 import hashlib
 import os

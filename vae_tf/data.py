@@ -154,7 +154,7 @@ class Data:
 
     @functools.cached_property
     def validation(self) -> tf.data.Dataset:
-        """Made, and its noise drawn, when it is first asked for."""
+        """Made when it is first asked for, because that draws its noise."""
         return self.in_order("validation")
 
     @functools.cached_property
@@ -298,7 +298,7 @@ class Data:
             )
             return tf.ensure_shape(pixels, (None, *self.image_shape))
 
-        return windows.map(read).unbatch().batch(self.batch_size)
+        return windows.map(read).rebatch(self.batch_size)
 
     def _window(self, key: np.ndarray, number: int, window: int) -> np.ndarray:
         """Pixels of the images that come `window` at a time in a pass: pieces
@@ -313,7 +313,9 @@ class Data:
         order = np.append(order, pieces)  # A shorter one, if any, comes last.
         place, end = number * window, min((number + 1) * window, len(images))
         pixels = np.empty((end - place, *self.image_shape), np.uint8)
-        rows = np.random.default_rng([*key, number]).permutation(len(pixels))
+        rows = np.random.default_rng([*key, 1 + number]).permutation(
+            len(pixels)
+        )
         while place < end:
             piece, offset = divmod(place, size)
             count = min(size - offset, end - place)
@@ -333,7 +335,8 @@ class Data:
 
     def _training_pixels(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Stored pixels, or static bits, `[B, H, W, C]` -> float32, with the
-        noise of a seed, two integers; the same compiled and not.
+        noise of a seed, two integers; the same compiled and not, but for
+        rounding.
         """
 
         def noise(seed):
@@ -396,7 +399,7 @@ class Data:
 
     def _checksum(self) -> str:
         """SHA-256 of the stored images; of name, version and sizes where they
-        are streamed.
+        are on disk.
         """
         digest = hashlib.sha256(
             f"{self.source.variant} {self.num_examples}".encode()

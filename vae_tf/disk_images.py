@@ -11,6 +11,9 @@ import numpy as np
 
 from vae_tf.cache import cached_file
 
+# Bytes that are sooner read than skipped.
+GAP = 2**15
+
 
 @dataclasses.dataclass(frozen=True)
 class DiskImages:
@@ -39,15 +42,19 @@ class DiskImages:
         rows = np.asarray(self.rows[part])
         if not len(rows):
             return np.zeros((0, *self.image_shape), np.uint8)
-        # In one piece, with the few rows between them that do not count. Not
-        # by a memory map: the pages of one count as memory of the process.
+        gaps = math.prod(self.image_shape) * (np.diff(rows) - 1)
+        runs = np.split(rows, np.flatnonzero(gaps > GAP) + 1)
+        return np.concatenate([self._read(run) for run in runs])
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """Those rows, by reading all from the first to the last."""
+        # Not by a memory map: its pages count as memory of the process.
         size, first = math.prod(self.image_shape), rows[0]
         count = rows[-1] + 1 - first
         pixels = np.fromfile(
             self.path, np.uint8, size * count, offset=size * first
         )
-        pixels = pixels.reshape(count, *self.image_shape)
-        return pixels if count == len(rows) else pixels[rows - first]
+        return pixels.reshape(count, *self.image_shape)[rows - first]
 
     def take(self, rows: np.ndarray) -> "DiskImages":
         """The images of these numbers, in ascending order."""
@@ -68,7 +75,7 @@ def on_disk(
     """
 
     def write(file):
-        print("Decoding images, once for all runs:")
+        print("Decoding images onto the disk, once for all runs:")
         progress = keras.utils.Progbar(count, interval=5, unit_name="image")
         for images in batches():
             images.tofile(file)

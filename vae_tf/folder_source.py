@@ -25,8 +25,8 @@ NAMED = 20  # unreadable files that a message names
 def load_folder(
     dataset: str, image_size: int | None, channels: int | None
 ) -> Source:
-    """The images in a folder: in memory where they fit, else decoded onto the
-    disk, once for all processes (see `cache`).
+    """The images in a folder, each of which is decoded to see that it can be:
+    into memory where they fit, else (see `cache`) onto the disk.
 
     Args:
       dataset: path of the folder; "~" is the user's home. Its subfolders are
@@ -67,6 +67,8 @@ def load_folder(
         shape = (height, width, max(colours, shape[2]))
         if fits_memory(len(readable), shape):
             images.append(image)
+        else:
+            images.clear()
     _report(folder, unreadable, len(names))
 
     rows = {s: r for s, (_, r) in split_rows({"train": len(readable)}).items()}

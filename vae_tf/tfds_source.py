@@ -1,5 +1,6 @@
 """Images from TensorFlow Datasets: whatever has an image feature."""
 
+import math
 import pathlib
 import urllib.error
 import urllib.parse
@@ -18,7 +19,8 @@ from vae_tf.splits import Source, fits_memory, split_rows, take_rows
 
 # Seconds to wait for a dataset's host before calling it unreachable.
 REACH_TIMEOUT = 4.0
-AT_A_TIME = 250  # examples that are parsed together
+# Examples that are parsed together, and bytes of pixels decoded together.
+AT_A_TIME, BYTES = 250, 2**24
 
 
 def load_tfds(
@@ -84,8 +86,10 @@ def load_tfds(
         for part in (0, 1)
     )
     # Some datasets store bits as 0/1, not 0/255 (binarized_mnist). A thousand
-    # images tell them apart.
-    levels = 2 if np.max(images["train"][:1000]) <= 1 else 256
+    # images, one by one, tell them apart.
+    train = images["train"]
+    first = (train[row : row + 1] for row in range(min(1000, len(train))))
+    levels = 2 if all(np.max(image) <= 1 for image in first) else 256
     return Source(name, builder.info.full_name, levels, images, labels)
 
 
@@ -163,7 +167,9 @@ def _download(builder) -> None:
         raise unreachable(error) from None
 
 
-def _examples(builder, split: str, keys: list[str]) -> tf.data.Dataset:
+def _examples(
+    builder, split: str, keys: list[str], batch_size: int = AT_A_TIME
+) -> tf.data.Dataset:
     """Batches of what is stored of a split, shard by shard: encoded images [B],
     labels [B].
 
@@ -177,7 +183,7 @@ def _examples(builder, split: str, keys: list[str]) -> tf.data.Dataset:
     files = [str(path) for path in builder.info.splits[split].filepaths]
     return (
         tf.data.TFRecordDataset(files)
-        .batch(AT_A_TIME)
+        .batch(batch_size)
         .map(lambda records: tf.io.parse_example(records, features))
     )
 
@@ -208,7 +214,8 @@ def _decoded(
         )
         return images, *(examples[key] for key in label_key)
 
-    examples = _examples(builder, split, keys)
+    batch_size = max(min(AT_A_TIME, BYTES // math.prod(shape)), 1)
+    examples = _examples(builder, split, keys, batch_size)
     return examples.map(
         decoded, num_parallel_calls=tf.data.AUTOTUNE
     ).as_numpy_iterator()

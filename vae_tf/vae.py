@@ -340,7 +340,11 @@ class VAE(keras.Model):
                 "shuffle", False
             )  # A dataset shuffles itself; Keras warns at its own default.
             in_step = getattr(x, "in_step", None)
-            if in_step and self._loops() and not tf.distribute.has_strategy():
+            # Under a strategy, Keras cuts each batch into parts.
+            whole = not (
+                self._distribute_strategy or tf.distribute.has_strategy()
+            )
+            if in_step and whole and self._loops():
                 x, images_of = in_step
         if images_of is not self._images_of:
             self._images_of, self.train_function = images_of, None
