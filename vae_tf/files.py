@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import uuid
 
 
 @contextlib.contextmanager
@@ -10,8 +11,9 @@ def written_atomically(path: pathlib.Path):
     """A temporary path beside `path`, moved onto it at the end: a reader sees
     the old file or the new one.
     """
-    # The suffix stays, because Keras and NumPy look at it.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    # The suffix stays, because Keras and NumPy look at it. No process id, which
+    # is the same in two containers that share a disk.
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
