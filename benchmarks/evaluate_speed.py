@@ -58,7 +58,7 @@ def main(given):
     layers = zip(widths, widths[1:], strict=False)
     decoder = 2 * sum(rows * columns for rows, columns in layers)
     operations = decoder * samples * count
-    multiply = products(PRODUCTS)
+    multiply = products(repetitions=PRODUCTS)
     multiply()
     estimate()  # compiles
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

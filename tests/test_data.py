@@ -10,6 +10,7 @@ from small import written
 
 import vae_tf
 from vae_tf import data as data_module
+from vae_tf import disk_images
 from vae_tf.config import SPLITS
 from vae_tf.sources import Source
 
@@ -73,7 +74,7 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         data = vae_tf.Data(source(256, streamed=True), "none", 8, 0)
         stored = stack(data.in_order("train"))
         with (
-            mock.patch.object(data_module, "PIECE", 70),
+            mock.patch.object(disk_images, "PIECE", 70),
             mock.patch.object(data_module, "WINDOW", 290),
         ):
             data = vae_tf.Data(data.source, "none", 8, 0)

@@ -23,6 +23,7 @@ from vae_tf.config import (
     Config,
     UserError,
 )
+from vae_tf.disk_images import window
 from vae_tf.executions import InStep
 from vae_tf.noise import uniform
 from vae_tf.sources import Source, load_source
@@ -30,9 +31,7 @@ from vae_tf.sources import Source, load_source
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
 DEQUANTIZATION_KEY = 0xDE9  # and of the noise within a level
 PREFETCH = 8  # batches
-# Bytes of images on disk that are shuffled among each other, and of those that
-# are read at once.
-WINDOW, PIECE = 2**24, 2**17
+WINDOW = 2**24  # bytes of images on disk that are shuffled among each other
 
 
 def load_data(
@@ -286,47 +285,24 @@ class Data:
 
     def _pixels(self, key: tf.Tensor) -> tf.data.Dataset:
         """Batches of all training images on disk, in a new order."""
-        image = math.prod(self.image_shape)  # bytes
-        window = max(WINDOW // image, self.batch_size)
-        windows = tf.data.Dataset.range(
-            -(-self.num_examples["train"] // window)
-        )
+        images = self.source.images["train"]
+        size = max(WINDOW // math.prod(self.image_shape), self.batch_size)
+
+        def drawn(first, pixels):
+            if self.binarization == "static":
+                return self._bits_once(first, pixels, "train")
+            return pixels
 
         def read(number):
             pixels = tf.numpy_function(
-                self._window, [key, number, window], tf.uint8
+                lambda key, number: window(images, key, number, size, drawn),
+                [key, number],
+                tf.uint8,
             )
             return tf.ensure_shape(pixels, (None, *self.image_shape))
 
-        return windows.map(read).rebatch(self.batch_size)
-
-    def _window(self, key: np.ndarray, number: int, window: int) -> np.ndarray:
-        """Pixels of the images that come `window` at a time in a pass: pieces
-        from all over the disk, their images shuffled, so that it is read in
-        large pieces and images that lie side by side do not stay so.
-        """
-        images = self.source.images["train"]
-        key = [int(word) % 2**64 for word in key]
-        size = max(PIECE // math.prod(self.image_shape), 1)
-        pieces = len(images) // size
-        order = np.random.default_rng(key).permutation(pieces)
-        order = np.append(order, pieces)  # A shorter one, if any, comes last.
-        place, end = number * window, min((number + 1) * window, len(images))
-        pixels = np.empty((end - place, *self.image_shape), np.uint8)
-        rows = np.random.default_rng([*key, 1 + number]).permutation(
-            len(pixels)
-        )
-        while place < end:
-            piece, offset = divmod(place, size)
-            count = min(size - offset, end - place)
-            first = order[piece] * size + offset
-            found = images[first : first + count]
-            if self.binarization == "static":
-                found = self._bits_once(first, found, "train")
-            chosen, rows = rows[:count], rows[count:]
-            pixels[chosen] = found
-            place += count
-        return pixels
+        windows = tf.data.Dataset.range(-(-len(images) // size)).map(read)
+        return windows.rebatch(self.batch_size)
 
     @property
     def _levels(self) -> int:

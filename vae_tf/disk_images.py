@@ -11,8 +11,8 @@ import numpy as np
 
 from vae_tf.cache import cached_file
 
-# Bytes that are sooner read than skipped.
-GAP = 2**15
+# Bytes that are sooner read than skipped, and of images read together.
+GAP, PIECE = 2**15, 2**17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,40 @@ class DiskImages:
     def take(self, rows: np.ndarray) -> "DiskImages":
         """The images of these numbers, in ascending order."""
         return dataclasses.replace(self, rows=np.asarray(self.rows)[rows])
+
+
+def window(
+    images: DiskImages,
+    key: np.ndarray,
+    number: int,
+    size: int,
+    drawn: Callable[[int, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """The images of window `number`, where a pass over all of them takes `size`
+    images a window: pieces from all over the disk, their images shuffled, so
+    that much is read at once and images that lie side by side do not stay so.
+
+    Args:
+      key: integers, of the pass.
+      drawn: number of an image, and pixels from it on -> what to give for them.
+    """
+    key = [int(word) % 2**64 for word in key]
+    piece = max(PIECE // math.prod(images.image_shape), 1)  # images
+    pieces = len(images) // piece
+    order = np.random.default_rng(key).permutation(pieces)
+    order = np.append(order, pieces)  # A shorter one, if any, comes last.
+    place, end = number * size, min((number + 1) * size, len(images))
+    pixels = np.empty((end - place, *images.image_shape), np.uint8)
+    generator = np.random.default_rng([*key, 1 + number])
+    rows = generator.permutation(len(pixels))
+    while place < end:
+        step, offset = divmod(place, piece)
+        count = min(piece - offset, end - place)
+        first = order[step] * piece + offset
+        chosen, rows = rows[:count], rows[count:]
+        pixels[chosen] = drawn(first, images[first : first + count])
+        place += count
+    return pixels
 
 
 def on_disk(
