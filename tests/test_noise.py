@@ -42,6 +42,14 @@ class NoiseTest(parameterized.TestCase, tf.test.TestCase):
             correlation = np.corrcoef(parts[0].ravel(), other.ravel())[0, 1]
             self.assertLess(abs(correlation), 5 * other.size**-0.5)
 
+    def test_the_bits_of_a_word_are_used_once(self):
+        # The four draws of a word, [N, 4], by their 64 bits.
+        parts = noise.uniform((5000, 4), [1, 2]).numpy()
+        levels = np.floor(parts * 2**16).astype(int)[..., np.newaxis]
+        bits = (levels >> np.arange(16) & 1).reshape(5000, 64)
+        correlations = np.corrcoef(bits.T) - np.eye(64)
+        self.assertLess(np.abs(correlations).max(), 6 * 5000**-0.5)
+
     def test_uniform_never_is_an_end_of_the_interval(self):
         draws = noise.uniform((2**18,), [1, 2], bits=8).numpy()
         self.assertAllEqual(np.unique(draws), (np.arange(256) + 0.5) / 256)

@@ -75,6 +75,9 @@ def window(
     Args:
       key: integers, of the pass.
       drawn: number of an image, and pixels from it on -> what to give for them.
+
+    Returns:
+      uint8 pixels `[size, H, W, C]`, of fewer images in the last window.
     """
     key = [int(word) % 2**64 for word in key]
     piece = max(PIECE // math.prod(images.image_shape), 1)  # images

@@ -41,7 +41,8 @@ def load_tfds(
     Raises:
       UserError: it is unknown, holds no uint8 images, or, with `image_size`
         unset, images of several sizes; it is neither prepared in `data_dir` nor
-        downloadable; or it fits neither memory nor the disk.
+        downloadable, or prepared as other than TFRecord files; or it fits
+        neither memory nor the disk.
     """
     import tensorflow_datasets as tfds
 
