@@ -15,15 +15,19 @@ serve:
 # A process per core, but not more than memory is sure to hold.
 PROCESSES := -n auto --maxprocesses 4 --dist loadscope
 
+# Of all, or of those named: make test TESTS=tests/runs
+TESTS ?= tests
+
 test: $(READY)
-	$(VENV)/bin/python -m pytest $(PROCESSES) -m "not slow"
+	$(VENV)/bin/python -m pytest $(PROCESSES) -m "not slow" $(TESTS)
 
 test-slow: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix .

@@ -3,36 +3,7 @@
 python export.py
 """
 
-import dataclasses
-
-from vae_tf import command_line
-from vae_tf.config import Settings, setting
-
-
-@dataclasses.dataclass(frozen=True)
-class Export(Settings):
-    run_dir: str = setting("runs/latest", "the run to export")
-    export_dir: str = setting("saved_models/vae", "where the versions lie")
-    version: int | None = setting(
-        None, "number of the version (unset: one past the highest)", minimum=1
-    )
-    num_importance_samples: int = setting(
-        64, "K, draws of z for each image that is scored", minimum=1
-    )
-    keep: int | None = setting(
-        None,
-        "the highest so many versions stay, with the one written (unset: all)",
-        minimum=1,
-    )
-
-
-def main(given):
-    settings = Export(**given)
-    import vae_tf  # After the flags: `--help` needs no TensorFlow.
-
-    path = vae_tf.export_run(**dataclasses.asdict(settings))
-    print(f"Exported {settings.run_dir} to {path}.")
-
+from vae_tf.commands.export import main
 
 if __name__ == "__main__":
-    command_line.run(Export, main)
+    main()

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from vae_tf.serving import client, transports
+from vae_tf.serving import client, errors
 
 WIRES = ("rest", "grpc")
 SEED = {"seed": np.array([3, 1])}
@@ -220,7 +220,7 @@ class TransportTestCase(parameterized.TestCase, tf.test.TestCase):
     def refused(self, kind, fake, signature="points", **settings):
         """The error of a prediction, of `kind` and of no subclass."""
         with connected(fake, **settings) as transport:
-            with self.assertRaises(transports.ServingError) as caught:
+            with self.assertRaises(errors.ServingError) as caught:
                 transport.predict(signature, SEED)
         self.assertIs(type(caught.exception), kind, caught.exception)
         return str(caught.exception)

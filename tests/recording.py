@@ -7,7 +7,7 @@ import tensorflow as tf
 from small import small_vae
 
 import vae_tf
-from vae_tf import callbacks
+from vae_tf.runs import callbacks
 
 
 def logs(val_elbo, elbo=-3.0):

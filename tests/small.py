@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import vae_tf
-from vae_tf.disk_images import DiskImages
+from vae_tf.data.disk_images import DiskImages
 from vae_tf.priors import PRIORS
 
 IMAGE_SHAPE = (4, 3, 1)

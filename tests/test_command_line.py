@@ -7,7 +7,10 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from vae_tf import command_line
-from vae_tf.config import Config, UserError
+from vae_tf.config import Config
+from vae_tf.settings import UserError
+
+ABOUT = "What it is about."
 
 
 def run(*arguments, action=lambda given: None):
@@ -19,7 +22,7 @@ def run(*arguments, action=lambda given: None):
         contextlib.redirect_stderr(err),
     ):
         try:
-            command_line.run(Config, action)
+            command_line.run(Config, action, ABOUT)
         except SystemExit as stop:
             code = stop.code
     return code, out.getvalue(), err.getvalue()
@@ -89,6 +92,7 @@ class CommandLineTest(parameterized.TestCase, tf.test.TestCase):
         action = mock.Mock()
         code, out, err = run("--help", action=action)
         self.assertEqual((code, err), (0, ""))
+        self.assertStartsWith(out, ABOUT)
         for name in Config.__dataclass_fields__:
             self.assertIn(f"--{name}:", out.replace("--[no]", "--"))
         action.assert_not_called()

@@ -14,7 +14,8 @@ from vae_tf import (
     priors,
     vae,
 )
-from vae_tf.config import Config, UserError
+from vae_tf.config import Config
+from vae_tf.settings import UserError
 
 
 class ConfigTest(parameterized.TestCase, tf.test.TestCase):
@@ -77,22 +78,6 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
     def test_numbers_take_their_field_s_type(self):
         self.assertIsInstance(Config(learning_rate=1).learning_rate, float)
         self.assertEqual(Config(hidden_units=[3, 2]).hidden_units, (3, 2))
-
-    def test_choose_takes_names_and_instances(self):
-        family = {"mlp": networks.MLP}
-        chosen = config.choose("network", "mlp", family, hidden_units=(3,))
-        self.assertEqual(chosen.hidden_units, (3,))
-        self.assertIs(config.choose("network", chosen, family), chosen)
-        # A member takes the settings that it names, and no others.
-        config.choose("network", "mlp", family, hidden_units=None, flow_depth=3)
-        with self.assertRaisesRegex(UserError, "at least 2 for posterior iaf"):
-            config.choose(
-                "posterior", "iaf", posteriors.POSTERIORS, latent_dim=1
-            )
-        with self.assertRaisesRegex(
-            UserError, "network: expected one of mlp, "
-        ):
-            config.choose("network", "lstm", family)
 
     @parameterized.named_parameters(
         ("missing", None, "--run_dir: expected a run .*No such file"),

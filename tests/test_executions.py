@@ -1,5 +1,8 @@
+import functools
+
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from small import combined, random_bits, small_vae
@@ -7,7 +10,7 @@ from small import combined, random_bits, small_vae
 import vae_tf
 from vae_tf import executions
 from vae_tf.config import SPLITS
-from vae_tf.splits import Source
+from vae_tf.data.splits import Source
 
 IMAGES = random_bits(22)
 
@@ -25,6 +28,18 @@ def trained(data=None, epochs=2, callbacks=(), make=small_vae, **settings):
         data or dataset(), epochs=epochs, verbose=0, callbacks=[*callbacks]
     ).history
     return vae, history
+
+
+@functools.cache
+def uncompiled():
+    """What Keras' own loop makes of it; not to be changed."""
+    return trained(jit_compile=False)
+
+
+@functools.cache
+def looped():
+    """What the compiled loop makes of it; not to be changed."""
+    return trained(jit_compile=True, steps_per_execution=4)
 
 
 class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
@@ -62,11 +77,17 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_same(fast, slow)
         self.assertEqual(list(fast[1]), list(slow[1]))
 
-    @parameterized.parameters(1, 3, 5, 6, 50)
+    @parameterized.parameters(1, 5, 50)
     def test_any_number_of_steps_in_an_execution(self, steps):
-        slow = trained(jit_compile=False)
         self.assert_same(
-            trained(jit_compile=True, steps_per_execution=steps), slow
+            trained(jit_compile=True, steps_per_execution=steps), uncompiled()
+        )
+
+    @pytest.mark.slow
+    @parameterized.parameters(3, 6)
+    def test_a_divisor_of_the_steps_of_a_pass(self, steps):
+        self.assert_same(
+            trained(jit_compile=True, steps_per_execution=steps), uncompiled()
         )
 
     def test_batches_of_mixed_sizes_each_train_once(self):
@@ -89,10 +110,8 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(ours, theirs, 1e-3, 1e-5)
 
     def test_equal_seeds_train_bit_identical_models(self):
-        one, two = (
-            trained(jit_compile=True, steps_per_execution=4)[0]
-            for _ in range(2)
-        )
+        one, _ = looped()
+        two, _ = trained(jit_compile=True, steps_per_execution=4)
         for ours, theirs in zip(one.weights, two.weights):
             self.assertAllEqual(ours, theirs)
 
@@ -111,7 +130,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         vae, history = trained(labelled, callbacks=[count], **settings)
         self.assertEqual(count.ends, 2 * 2)
         self.assertAlmostEqual(count.last, history["elbo"][-1], places=4)
-        self.assert_same((vae, history), trained(**settings))
+        self.assert_same((vae, history), looped())
 
         vae.fit(IMAGES, batch_size=4, epochs=1, verbose=0)
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
@@ -167,10 +186,10 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             )
             vae = small_vae()
             vae.compile("adam", steps_per_execution=4, **settings)
-            for batches in (data, other, dataset(), other, data):
+            for batches in (data, other, dataset(), data):
                 vae.fit(batches, epochs=1, verbose=0)
             vae.train_on_batch(IMAGES[:4])
-            self.assertEqual(int(vae.optimizer.iterations), 5 * 6 + 1)
+            self.assertEqual(int(vae.optimizer.iterations), 4 * 6 + 1)
             ends.append(vae.get_weights())
         for ours, theirs in zip(*ends):
             self.assertAllClose(ours, theirs, 1e-3, 1e-5)
@@ -179,7 +198,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         strategy = tf.distribute.OneDeviceStrategy("cpu:0")
         with strategy.scope():
             fast = trained(jit_compile=True, steps_per_execution=4)
-        self.assert_same(fast, trained(jit_compile=False))
+        self.assert_same(fast, uncompiled())
         # A model keeps the strategy that it was made under.
         images = dict.fromkeys(SPLITS, IMAGES.astype(np.uint8))
         source = Source("bits", "bits", 2, images, dict.fromkeys(SPLITS))

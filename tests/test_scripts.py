@@ -1,16 +1,30 @@
-"""The three scripts as a user runs them, from start to end."""
+"""The commands as a user runs them, from start to end."""
 
+import contextlib
+import importlib.metadata
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
+import warnings
+from unittest import mock
 
 import tensorflow as tf
 from absl.testing import parameterized
 
+from vae_tf.commands import evaluate, export, report, train
+from vae_tf.runs import training
+
 ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = {
+    "train.py": train,
+    "evaluate.py": evaluate,
+    "export.py": export,
+    "report": report,
+}
 
 
 class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
@@ -19,12 +33,41 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         self.directory = pathlib.Path(self.create_tempdir().full_path)
 
     def run_script(self, name, *arguments, **environment):
+        """In a process of its own."""
         return subprocess.run(
             [sys.executable, ROOT / name, *arguments],
             cwd=self.directory,
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
+
+    @contextlib.contextmanager
+    def inside(self, directory):
+        before = os.getcwd()
+        os.chdir(directory)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+    def run_here(self, name, *arguments):
+        """The same code without the seconds in which TensorFlow is imported."""
+        command = COMMANDS[name]
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.object(sys, "argv", [name, *arguments]),
+            mock.patch.object(warnings, "showwarning"),
+            self.inside(self.directory),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                command.main()
+            except SystemExit as stop:
+                code = stop.code
+        return subprocess.CompletedProcess(
+            arguments, code, out.getvalue(), err.getvalue()
         )
 
     def assert_fails(self, result, message):
@@ -55,7 +98,7 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(measured["num_importance_samples"], 10)
         self.assertRegex(result.stdout, f"elbo +{measured['elbo']:.3f}")
         one = ("--num_importance_samples=1", "--num_examples=1")
-        result = self.run_script("evaluate.py", *one)
+        result = self.run_here("evaluate.py", *one)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"\nstandard_error +None\n")
 
@@ -64,17 +107,17 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         bundle = self.directory / "saved_models/vae/1"
         self.assertTrue((bundle / "saved_model.pb").is_file())
 
-        result = self.run_script("export.py", "--version", "1")
+        result = self.run_here("export.py", "--version", "1")
         self.assert_fails(result, "--version: expected one .* received 1")
 
         # What was not named when resuming is as it was.
-        result = self.run_script(
+        result = self.run_here(
             "train.py", "--resume", "--run_dir=runs/latest", "--epochs=3"
         )
         self.assertEqual(result.returncode, 0, result.stderr)
         rows = (self.directory / "runs/latest/metrics.csv").read_text()
         self.assertLen(rows.splitlines(), 4)
-        result = self.run_script(
+        result = self.run_here(
             "train.py", "--resume", "--run_dir=runs/latest", "--latent_dim=5"
         )
         self.assert_fails(result, "--latent_dim: expected 2, .* received 5")
@@ -84,8 +127,9 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             self.skipTest("MNIST can be downloaded here")
         empty = self.create_tempdir().full_path
         began = time.monotonic()
+        small = ("--hidden_units=8", "--figures_every=0", "--notensorboard")
         result = self.run_script(
-            "train.py", "--epochs", "1", TFDS_DATA_DIR=empty
+            "train.py", "--epochs=1", *small, TFDS_DATA_DIR=empty
         )
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stderr, "WARNING: no --dataset .* 8x8 digits")
@@ -95,9 +139,8 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertEqual(config["dataset"], "digits")
         # A dataset that was named never falls back.
-        result = self.run_script(
-            "train.py", "--dataset", "mnist", TFDS_DATA_DIR=empty
-        )
+        with mock.patch.dict(os.environ, TFDS_DATA_DIR=empty):
+            result = self.run_here("train.py", "--dataset", "mnist")
         self.assert_fails(result, "--dataset: expected .* received 'mnist'")
 
     @parameterized.named_parameters(
@@ -106,11 +149,17 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         ("evaluate", "evaluate.py", [], "--run_dir: .*'runs/latest'"),
         ("split", "evaluate.py", ["--split=dev"], "--split: expected one of"),
         ("export", "export.py", ["--run_dir=none"], "--run_dir: .*'none'"),
+        ("report", "report", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("flag", "export.py", ["--typo"], "Unknown command line flag 'typo'"),
     )
     def test_mistakes(self, script, arguments, message):
-        self.assert_fails(self.run_script(script, *arguments), message)
+        self.assert_fails(self.run_here(script, *arguments), message)
         self.assertEmpty(os.listdir(self.directory))
+
+    def test_a_mistake_in_a_process_of_its_own(self):
+        result = self.run_script("evaluate.py", "--run_dir=none")
+        self.assert_fails(result, "--run_dir: .*'none'")
+        self.assertEqual(result.stdout, "")
 
     @parameterized.parameters("train.py", "evaluate.py", "export.py")
     def test_help_and_length(self, script):
@@ -118,6 +167,30 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         self.assertIn("--run_dir:", result.stdout)
         self.assertLessEqual(len((ROOT / script).read_text().splitlines()), 100)
+
+    def test_every_command_is_installed_under_a_name(self):
+        installed = {
+            point.name: point.load()
+            for point in importlib.metadata.entry_points(
+                group="console_scripts"
+            )
+            if point.name.startswith("vae-")
+        }
+        self.assertEqual(
+            installed,
+            {
+                f"vae-{name.removesuffix('.py')}": command.main
+                for name, command in COMMANDS.items()
+            },
+        )
+
+    def test_says_what_comes_next_in_the_words_of_who_asked(self):
+        for name, expected in (
+            ("train.py", "python evaluate.py --run_dir"),
+            ("vae-train", "vae-evaluate --run_dir"),
+        ):
+            with mock.patch.object(sys, "argv", [name]):
+                self.assertStartsWith(training.next_steps("a b"), expected)
 
 
 def _reaches_the_internet():

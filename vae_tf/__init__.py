@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 # name -> the module it lives in
 _HOMES = {
     "Config": "config",
-    "UserError": "config",
-    "Data": "data",
-    "load_data": "data",
+    "UserError": "settings",
+    "Data": "data.pipeline",
+    "load_data": "data.pipeline",
     "MLP": "networks",
     "ConvEncoder": "networks",
     "ConvDecoder": "networks",
@@ -32,12 +32,12 @@ _HOMES = {
     "Encoder": "encoder",
     "Decoder": "decoder",
     "VAE": "vae",
-    "log_marginal_likelihood": "evaluation",
-    "load": "runs",
-    "traversals": "snapshots",
-    "interpolations": "snapshots",
-    "evaluate_run": "measurement",
-    "train": "training",
+    "log_marginal_likelihood": "evaluation.importance",
+    "load": "runs.directory",
+    "traversals": "pictures.snapshots",
+    "interpolations": "pictures.snapshots",
+    "evaluate_run": "runs.measurement",
+    "train": "runs.training",
     "export": "serving.export",
     "export_run": "serving.export",
 }
@@ -48,7 +48,7 @@ __all__ = list(_HOMES)
 def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'vae_tf' has no attribute {name!r}")
-    if _HOMES[name] != "config":
+    if _HOMES[name] not in ("config", "settings"):
         # All at once: Keras can load a saved model only after every class of it
         # was registered.
         for home in _HOMES.values():

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from vae_tf.config import Settings, UserError, kind, parsed
+from vae_tf.settings import Settings, UserError, kind, parsed
 
 
 class _FieldParser(flags.ArgumentParser):
@@ -49,16 +49,15 @@ def _flags(settings: type[Settings], script: str) -> flags.FlagValues:
         text = field.metadata["help"] + (
             f": {', '.join(choices)}" if choices else ""
         )
+        default: Any = field.default
         if kind(field)[0] is bool:
-            flags.DEFINE_boolean(
-                field.name, field.default, text, values, script
-            )
+            flags.DEFINE_boolean(field.name, default, text, values, script)
         else:
             parser, serializer = _FieldParser(field), _FieldSerializer()
             flags.DEFINE(
                 parser,
                 field.name,
-                field.default,
+                default,
                 text,
                 values,
                 serializer,
@@ -68,7 +67,9 @@ def _flags(settings: type[Settings], script: str) -> flags.FlagValues:
     return values
 
 
-def _given(settings: type[Settings], argv: list[str]) -> dict[str, Any] | None:
+def _given(
+    settings: type[Settings], argv: list[str], about: str
+) -> dict[str, Any] | None:
     """The settings named in `argv`; None if help was asked for."""
     values = _flags(settings, os.path.basename(argv[0]))
     try:
@@ -81,7 +82,7 @@ def _given(settings: type[Settings], argv: list[str]) -> dict[str, Any] | None:
             str(cause if isinstance(cause, UserError) else error)
         ) from None
     if values["help"].value:
-        print(sys.modules["__main__"].__doc__ or "")
+        print(about)
         print(values.get_help().strip())
         return None
     if stray:
@@ -93,9 +94,12 @@ def _given(settings: type[Settings], argv: list[str]) -> dict[str, Any] | None:
 
 
 def run(
-    settings: type[Settings], action: Callable[[dict[str, Any]], None]
+    settings: type[Settings],
+    action: Callable[[dict[str, Any]], None],
+    about: str | None,
 ) -> None:
-    """Calls `action` with the settings named on the command line.
+    """Calls `action` with the settings named on the command line; `--help`
+    says what they are, after `about`.
 
     Exits with 0 on success and after `--help`; with 2 and one line `ERROR: ...`
     on a `UserError`. Any other exception is our bug, and keeps its traceback.
@@ -107,7 +111,7 @@ def run(
         f"WARNING: {message}", file=sys.stderr
     )
     try:
-        given = _given(settings, sys.argv)
+        given = _given(settings, sys.argv, about or "")
         if given is not None:
             action(given)
     except UserError as error:

@@ -5,14 +5,12 @@ The scripts make their flags from these declarations and a run's `config.json`
 holds their values."""
 
 import dataclasses
-import inspect
 import json
-import math
+import os
 import pathlib
-import types
-import typing
-from collections.abc import Callable
 from typing import Any
+
+from vae_tf.settings import Settings, UserError, setting
 
 # A family's members. A likelihood comes with the pixel values it is a
 # distribution over.
@@ -50,145 +48,6 @@ NOT_IN_SUPPORT = {
 
 # What a run must know of its data, as `Data.describe` gives it.
 DESCRIPTION = {"variant", "levels", "image_shape", "splits", "checksum"}
-
-
-class UserError(ValueError):
-    """A user's mistake. The message names the argument, what was expected and
-    what was received.
-    """
-
-
-def choose(
-    argument: str, value: Any, family: dict[str, Callable], **kwargs
-) -> Any:
-    """The member of `family` named `value`, made with `kwargs`; an instance is
-    returned as it is. The member takes of `kwargs` those that its constructor
-    names, and where one is None, its own default.
-
-    Raises:
-      UserError: `value` is a string that names no member of `family`, or the
-        member refuses its arguments.
-    """
-    if not isinstance(value, str):
-        return value
-    if value not in family:
-        raise UserError(
-            f"{argument}: expected one of {', '.join(family)}, received "
-            f"{value!r}."
-        )
-    member = family[value]
-    named = inspect.signature(member).parameters
-    given = {
-        name: argument
-        for name, argument in kwargs.items()
-        if name in named and argument is not None
-    }
-    try:
-        return member(**given)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def setting(default: Any, help: str, **limits) -> Any:
-    """A dataclass field with its help and limits: `choices`, `minimum`,
-    `maximum`, `above` (exclusive).
-    """
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Base of every set of settings: checks each value against its declaration
-    when it is made.
-    """
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            # object.__setattr__ is how a frozen dataclass may normalise itself
-            # (2 -> 2.0, list -> tuple).
-            object.__setattr__(
-                self, field.name, checked(field, getattr(self, field.name))
-            )
-
-
-def kind(field: dataclasses.Field) -> tuple[type, bool]:
-    """`(type, may be None)` of a field annotated `int`, `str | None`,
-    `tuple[int, ...]` and the like.
-    """
-    type_, optional = field.type, False
-    if isinstance(type_, types.UnionType):
-        type_, optional = typing.get_args(type_)[0], True
-    return typing.get_origin(type_) or type_, optional
-
-
-def expected(field: dataclasses.Field) -> str:
-    """What a value of `field` must be, in words."""
-    if choices := field.metadata.get("choices"):
-        return f"one of {', '.join(choices)}"
-    words = {
-        bool: "true or false",
-        int: "an integer",
-        float: "a finite number",
-        str: "a string",
-        tuple: "integers separated by commas, each",
-    }[kind(field)[0]]
-    if "minimum" in field.metadata:
-        words += f" >= {field.metadata['minimum']}"
-    if "maximum" in field.metadata:
-        words += f" and <= {field.metadata['maximum']}"
-    if "above" in field.metadata:
-        words += f" > {field.metadata['above']}"
-    return words
-
-
-def checked(field: dataclasses.Field, value: Any) -> Any:
-    """`value` in the field's own type.
-
-    Raises:
-      UserError: it has another type, or lies outside the field's choices or
-        limits.
-    """
-    type_, optional = kind(field)
-    if value is None and optional:
-        return None
-    if type_ is float and type(value) is int:
-        value = float(value)
-    if type_ is tuple and isinstance(value, list):
-        value = tuple(value)
-    parts = value if type_ is tuple and isinstance(value, tuple) else (value,)
-    number = int if type_ is tuple else type_
-    limits = field.metadata
-    if (
-        not isinstance(value, type_)
-        or not parts
-        or any(type(part) is not number for part in parts)
-        or (number is float and not math.isfinite(value))
-        or ("choices" in limits and value not in limits["choices"])
-        or ("minimum" in limits and min(parts) < limits["minimum"])
-        or ("maximum" in limits and max(parts) > limits["maximum"])
-        or ("above" in limits and value <= limits["above"])
-    ):
-        raise UserError(
-            f"--{field.name}: expected {expected(field)}, received {value!r}."
-        )
-    return value
-
-
-def parsed(field: dataclasses.Field, text: str) -> Any:
-    """`text`, as typed on a command line, in the field's type; raises UserError
-    as `checked` does.
-    """
-    type_, _ = kind(field)
-    try:
-        if type_ is tuple:
-            value = tuple(int(part) for part in text.split(","))
-        else:
-            value = type_(text)
-    except ValueError:
-        raise UserError(
-            f"--{field.name}: expected {expected(field)}, received {text!r}."
-        ) from None
-    return checked(field, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,7 +227,7 @@ class Config(Settings):
                 )
 
     @classmethod
-    def load(cls, run_dir: str | pathlib.Path) -> "Config":
+    def load(cls, run_dir: str | os.PathLike) -> "Config":
         """The settings of the run in `run_dir`; raises UserError as `read_run`
         does.
         """
@@ -386,7 +245,7 @@ class Config(Settings):
             ) from None
 
 
-def read_run(run_dir: str | pathlib.Path) -> dict[str, Any]:
+def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:
     """What `config.json` of a run says: its settings, and `data` and `versions`
     beside them.
 
@@ -399,8 +258,7 @@ def read_run(run_dir: str | pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(
             "--run_dir: expected a run directory with a config.json, received "
-            f"{str(run_dir)!r} "
-            f"({error.strerror})."
+            f"{str(run_dir)!r} ({error.strerror})."
         ) from None
     except ValueError as error:
         raise UserError(

@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.config import UserError, choose
 from vae_tf.likelihoods import LIKELIHOODS
 from vae_tf.networks import DECODER_BODIES
+from vae_tf.settings import UserError, choose
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -59,16 +59,12 @@ class Decoder(keras.Model):
                 f"{image_shape!r}."
             )
         self.image_shape = tuple(image_shape)
-        self.hidden_units = (
-            None if hidden_units is None else tuple(hidden_units)
-        )
-        self.activation = activation
         self.network = choose(
             "network",
             network,
             DECODER_BODIES,
             image_shape=self.image_shape,
-            hidden_units=self.hidden_units,
+            hidden_units=hidden_units,
             activation=activation,
         )
         self.likelihood = choose(
@@ -108,8 +104,6 @@ class Decoder(keras.Model):
             "image_shape": self.image_shape,
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "network": keras.saving.serialize_keras_object(self.network),
-            "hidden_units": self.hidden_units,
-            "activation": self.activation,
         }
 
     @classmethod

@@ -3,9 +3,9 @@
 import keras
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.config import UserError, choose
 from vae_tf.networks import ENCODER_BODIES
 from vae_tf.posteriors import POSTERIORS
+from vae_tf.settings import UserError, choose
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -53,15 +53,11 @@ class Encoder(keras.Model):
                 f"{latent_dim!r}."
             )
         self.latent_dim = latent_dim
-        self.hidden_units = (
-            None if hidden_units is None else tuple(hidden_units)
-        )
-        self.activation = activation
         self.network = choose(
             "network",
             network,
             ENCODER_BODIES,
-            hidden_units=self.hidden_units,
+            hidden_units=hidden_units,
             activation=activation,
         )
         self.posterior = choose(
@@ -100,8 +96,6 @@ class Encoder(keras.Model):
             "latent_dim": self.latent_dim,
             "posterior": keras.saving.serialize_keras_object(self.posterior),
             "network": keras.saving.serialize_keras_object(self.network),
-            "hidden_units": self.hidden_units,
-            "activation": self.activation,
         }
 
     @classmethod

@@ -23,7 +23,8 @@ class Likelihood(keras.layers.Layer):
     plus a bias per pixel.
 
     A subclass says what its pixels are (`support`) and how many parameters each
-    has (`parameter_shape`), and gives `distribution` and `adapt`.
+    has (`parameter_shape`), and gives `distribution` and `adapt`. Arguments and
+    call are the same for all.
 
     Args:
       image_shape: `(H, W, C)`.
@@ -54,10 +55,9 @@ class Likelihood(keras.layers.Layer):
                 f" received {tuple(input_shape)}."
             )
         per_map = (channels,) if spatial else self.image_shape
+        units = math.prod(per_map + self.parameter_shape)
         self.linear = keras.layers.Dense(
-            int(np.prod(per_map + self.parameter_shape)),
-            use_bias=False,
-            dtype=self.dtype_policy,
+            units, use_bias=False, dtype=self.dtype_policy
         )
         self.linear.build(input_shape)
         self.bias = self.add_weight(
@@ -106,6 +106,12 @@ class Likelihood(keras.layers.Layer):
         """Starts p(x|z) at the mean image `[H, W, C]` of `count` images."""
         raise NotImplementedError
 
+    def _start(self, parameter: int, value) -> None:
+        """Sets the bias of each pixel's parameter of that number."""
+        bias = np.reshape(self.bias, (*self.image_shape, -1)).copy()
+        bias[..., parameter] = value
+        self.bias.assign(np.reshape(bias, self.bias.shape))
+
     def get_config(self):
         return super().get_config() | {"image_shape": self.image_shape}
 
@@ -114,12 +120,6 @@ class Likelihood(keras.layers.Layer):
 class Bernoulli(Likelihood):
     """p(x|z) = prod_i Bernoulli(x_i; sigmoid(logits_i(z))) over pixels x_i in
     {0, 1}; its mean is P(x_i = 1).
-
-    Args:
-      image_shape: `(H, W, C)`.
-
-    Call arguments:
-      features: `[B, F]` or `[B, H, W, F]`.
 
     Returns:
       Logits `[B, H, W, C]`.
@@ -132,7 +132,7 @@ class Bernoulli(Likelihood):
         return self._images_of(_FusedBernoulli(logits=logits, dtype=tf.float32))
 
     def adapt(self, mean_image, count):
-        self.bias.assign(_log_odds(mean_image, count))
+        self._start(0, _log_odds(mean_image, count))
 
 
 class _FusedBernoulli(tfd.Bernoulli):
@@ -161,12 +161,6 @@ class ContinuousBernoulli(Likelihood):
     Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845; lambda there is
     sigmoid(logits) here. The mean is not lambda but dlog Z / dlogits.
 
-    Args:
-      image_shape: `(H, W, C)`.
-
-    Call arguments:
-      features: `[B, F]` or `[B, H, W, F]`.
-
     Returns:
       Logits `[B, H, W, C]`.
     """
@@ -187,7 +181,7 @@ class ContinuousBernoulli(Likelihood):
             below = continuous_bernoulli_mean(tf.constant(middle)) < mean
             low = np.where(below, middle, low)
             high = np.where(below, high, middle)
-        self.bias.assign(middle)
+        self._start(0, middle)
 
 
 class _StableContinuousBernoulli(tfd.ContinuousBernoulli):
@@ -217,9 +211,8 @@ class _StableContinuousBernoulli(tfd.ContinuousBernoulli):
         return tf.where(near, series, exact)
 
     def _mean(self, logits=None):
-        return continuous_bernoulli_mean(
-            self.logits if logits is None else logits
-        )
+        logits = self.logits if logits is None else logits
+        return continuous_bernoulli_mean(logits)
 
 
 def continuous_bernoulli_mean(logits: tf.Tensor) -> tf.Tensor:
@@ -240,21 +233,17 @@ class Normal(Likelihood):
     """p(x|z) = prod_i N(x_i; loc_i(z), scale_i^2), with loc = sigmoid(.) in
     (0, 1) as the pixels are, and scale >= 1e-3.
 
-    Args:
-      image_shape: `(H, W, C)`.
+    Args, beside `image_shape`:
       normal_scale: "fixed" (at `initial_scale`), "shared" (one, learned) or
         "per_pixel" (a function of z for each pixel).
       initial_scale: where the scale starts, or stays.
-
-    Call arguments:
-      features: `[B, F]` or `[B, H, W, F]`.
 
     Returns:
       Log-odds of loc and, before its softplus, the scale: `[B, H, W, C, 2]`.
     """
 
     support = "interval"
-    parameter_shape = (2,)
+    parameter_shape: tuple[int, ...] = (2,)
 
     def __init__(
         self, image_shape, normal_scale="shared", initial_scale=0.1, **kwargs
@@ -279,12 +268,7 @@ class Normal(Likelihood):
         super().build(input_shape)
         raw_scale = _inverse_softplus(self.initial_scale - MIN_NORMAL_SCALE)
         if self.normal_scale == "per_pixel":
-            self.bias.assign(
-                tf.stack(
-                    [self.bias[..., 0], tf.fill(self.image_shape, raw_scale)],
-                    -1,
-                )
-            )
+            self._start(1, raw_scale)
         else:
             self.raw_scale = self.add_weight(
                 shape=(),
@@ -308,10 +292,7 @@ class Normal(Likelihood):
         return self._images_of(tfd.Normal(tf.sigmoid(loc), scale))
 
     def adapt(self, mean_image, count):
-        bias = self.bias.numpy()
-        loc = bias[..., 0] if self.parameter_shape else bias
-        loc[...] = _log_odds(mean_image, count)
-        self.bias.assign(bias)
+        self._start(0, _log_odds(mean_image, count))
 
     def get_config(self):
         return super().get_config() | {
@@ -328,12 +309,6 @@ class DiscretizedLogistic(Likelihood):
 
     Kingma et al. 2016, arXiv:1606.04934.
 
-    Args:
-      image_shape: `(H, W, C)`.
-
-    Call arguments:
-      features: `[B, F]` or `[B, H, W, F]`.
-
     Returns:
       loc and, before its softplus, the scale: `[B, H, W, C, 2]`.
     """
@@ -343,12 +318,7 @@ class DiscretizedLogistic(Likelihood):
 
     def build(self, input_shape):
         super().build(input_shape)
-        raw_scale = _inverse_softplus(0.1 - MIN_LOGISTIC_SCALE)
-        self.bias.assign(
-            tf.stack(
-                [self.bias[..., 0], tf.fill(self.image_shape, raw_scale)], -1
-            )
-        )
+        self._start(1, _inverse_softplus(0.1 - MIN_LOGISTIC_SCALE))
 
     def distribution(self, parameters):
         loc, raw_scale = map(self._flat, tf.unstack(parameters, axis=-1))
@@ -356,9 +326,7 @@ class DiscretizedLogistic(Likelihood):
         return self._images_of(QuantizedLogistic(loc, scale))
 
     def adapt(self, mean_image, count):
-        bias = self.bias.numpy()
-        bias[..., 0] = mean_image
-        self.bias.assign(bias)
+        self._start(0, mean_image)
 
 
 class QuantizedLogistic(tfd.Distribution):
@@ -403,11 +371,8 @@ class QuantizedLogistic(tfd.Distribution):
         above_lower = -tf.nn.softplus(lower)
         width = tf.math.log(-tf.math.expm1(-1 / (255 * self.scale)))
         first, last = event < 0.5 / 255, event > 254.5 / 255
-        return tf.where(
-            first,
-            below_upper,
-            tf.where(last, above_lower, below_upper + above_lower + width),
-        )
+        inner = below_upper + above_lower + width
+        return tf.where(first, below_upper, tf.where(last, above_lower, inner))
 
     def _mean(self):
         # E[x] = sum_k P(x >= k/255) / 255 over k = 1 .. 255: one image at a

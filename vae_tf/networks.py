@@ -3,6 +3,7 @@ features).
 """
 
 import math
+from collections.abc import Callable
 
 import keras
 
@@ -260,7 +261,8 @@ class ConvDecoder(_Convolutional):
     def build(self, input_shape):
         units = self.hidden_units or default_stages(self.image_shape)[::-1]
         size = self.image_shape[:2]
-        self.sizes = []  # after each stage, from the latent on
+        # After each stage, from the latent on.
+        self.sizes: list[tuple[int, ...]] = []
         for _ in units:
             self.sizes.insert(0, size)
             size = tuple(-(-side // 2) for side in size)
@@ -306,5 +308,8 @@ def mirrored_mlp(hidden_units=None, activation="relu") -> MLP:
     return MLP((256, 400) if hidden_units is None else hidden_units, activation)
 
 
-ENCODER_BODIES = {"mlp": MLP, "conv": ConvEncoder}
-DECODER_BODIES = {"mlp": mirrored_mlp, "conv": ConvDecoder}
+ENCODER_BODIES: dict[str, Callable] = {"mlp": MLP, "conv": ConvEncoder}
+DECODER_BODIES: dict[str, Callable] = {
+    "mlp": mirrored_mlp,
+    "conv": ConvDecoder,
+}

@@ -104,7 +104,7 @@ def draw(
     """
     z = reparameterize(posterior, noise)
     pathwise = gradient_estimator != "plain"
-    normalised_weights = []
+    normalised_weights: list[tf.Tensor] = []
     if gradient_estimator == "dreg":
         z = _with_gradient_times(normalised_weights, z)
     if pathwise:
@@ -226,8 +226,7 @@ class Objective:
             if not value >= smallest or (whole and value != int(value)):
                 raise ValueError(
                     f"{name}: expected {'an integer' if whole else 'a number'} "
-                    f">= {smallest}, received "
-                    f"{value!r}."
+                    f">= {smallest}, received {value!r}."
                 )
         if gradient_estimator not in GRADIENT_ESTIMATORS:
             raise ValueError(

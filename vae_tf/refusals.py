@@ -10,8 +10,9 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vae_tf import objectives
-from vae_tf.config import NOT_IN_SUPPORT, UserError
+from vae_tf.config import NOT_IN_SUPPORT
 from vae_tf.priors import Prior
+from vae_tf.settings import UserError
 
 
 def check_images(images, image_shape: tuple, support: str) -> tf.Tensor:

@@ -5,6 +5,7 @@
 import math
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,12 +13,12 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vae_tf import executions, objectives, refusals
-from vae_tf.config import UserError, choose
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
 from vae_tf.noise import standard_normal
 from vae_tf.objectives import OBJECTIVES
 from vae_tf.priors import PRIORS
+from vae_tf.settings import UserError, choose
 
 # Of the noise in `evaluate` and validation: the same at every epoch.
 EVALUATION_SEED = 7
@@ -99,7 +100,7 @@ class VAE(keras.Model):
         self.objective = choose("objective", objective, OBJECTIVES)
         self.train_variables = train_variables
         self.seed = seed
-        self._seen = weakref.WeakSet()  # datasets that were looked at
+        self._seen: weakref.WeakSet = weakref.WeakSet()  # datasets looked at
         self._images_of = _images_of  # of a batch, in the compiled loop
         self.trackers = [
             keras.metrics.Mean(name=name) for name in self.objective.names
@@ -208,17 +209,15 @@ class VAE(keras.Model):
         B, D]`.
         """
         images = self.check_images(images)
-        return self.decoder(z).log_prob(
-            images
-        ) + self.prior_distribution().log_prob(z)
+        log_likelihood = self.decoder(z).log_prob(images)
+        return log_likelihood + self.prior_distribution().log_prob(z)
 
     def sample(self, num_samples: int, seed: int) -> tf.Tensor:
         """Draws from p(x) `[num_samples, H, W, C]`, by ancestral sampling: z ~
         p(z), then x ~ p(x|z).
         """
-        z_seed, x_seed = tf.unstack(
-            tf.random.experimental.stateless_split([0, seed], 2)
-        )
+        seeds = tf.random.experimental.stateless_split([0, seed], 2)
+        z_seed, x_seed = tf.unstack(seeds)
         z = self.prior_distribution().sample(num_samples, seed=z_seed)
         return self.decoder(z).sample(seed=x_seed)
 
@@ -245,12 +244,12 @@ class VAE(keras.Model):
           batch_size: of an array.
         """
         if not isinstance(data, tf.data.Dataset):
-            data = tf.data.Dataset.from_tensor_slices(
-                self.check_images(data)
-            ).batch(batch_size)
+            images = self.check_images(data)
+            data = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
         total, count = np.zeros(self.decoder.image_shape), 0
         generator = np.random.default_rng(self.seed)
-        kept, keys = np.zeros((0, *self.decoder.image_shape), np.float32), []
+        kept = np.zeros((0, *self.decoder.image_shape), np.float32)
+        keys = np.zeros(0)
         for batch in data:
             images = _images_of(batch)
             if count == 0:
@@ -296,7 +295,7 @@ class VAE(keras.Model):
             self.optimizer.build(self.trainable_variables)
         super().make_train_function(force)
         if self._loops():
-            self.train_function = executions.compiled_loop(
+            self.train_function: Any = executions.compiled_loop(
                 self, self._images_of, self.train_function
             )
 
@@ -307,9 +306,7 @@ class VAE(keras.Model):
 
     def _resolve_auto_jit_compile(self):
         # Keras' own answer is no wherever there is no GPU.
-        return executions.suit_xla(self) or (
-            super()._resolve_auto_jit_compile()
-        )
+        return executions.suit_xla(self) or super()._resolve_auto_jit_compile()
 
     def test_step(self, data):
         images = _images_of(data)
@@ -336,15 +333,12 @@ class VAE(keras.Model):
             self._check_data(data)
         images_of = _images_of
         if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault(
-                "shuffle", False
-            )  # A dataset shuffles itself; Keras warns at its own default.
+            # A dataset shuffles itself; Keras warns at its own default.
+            kwargs.setdefault("shuffle", False)
             in_step = getattr(x, "in_step", None)
             # Under a strategy, Keras cuts each batch into parts.
-            whole = not (
-                self._distribute_strategy or tf.distribute.has_strategy()
-            )
-            if in_step and whole and self._loops():
+            cut = self._distribute_strategy or tf.distribute.has_strategy()
+            if in_step and not cut and self._loops():
                 x, images_of = in_step
         if images_of is not self._images_of:
             self._images_of, self.train_function = images_of, None
@@ -354,9 +348,8 @@ class VAE(keras.Model):
         """Keras' `evaluate`, after a look at the images as in `fit`; the same
         numbers at every call.
         """
-        if not kwargs.get(
-            "_use_cached_eval_dataset"
-        ):  # Inside `fit`, which has looked already.
+        # Inside `fit`, which has looked already, Keras sets this.
+        if not kwargs.get("_use_cached_eval_dataset"):
             self._check_data(x)
         return super().evaluate(x, *args, **kwargs)
 

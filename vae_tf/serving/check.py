@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import re
 import struct
@@ -61,7 +62,9 @@ def without_tensorflow_python() -> None:
     if "tensorflow" not in sys.modules:
         spec = importlib.util.find_spec("tensorflow")
         # Made, not executed.
-        sys.modules["tensorflow"] = importlib.util.module_from_spec(spec)
+        sys.modules["tensorflow"] = importlib.util.module_from_spec(
+            spec  # type: ignore[arg-type]  # It is installed.
+        )
 
 
 class Session:
@@ -76,7 +79,7 @@ class Session:
       CheckError: there is no such library here.
     """
 
-    def __init__(self, bundle: str):
+    def __init__(self, bundle: str | os.PathLike):
         from tensorflow.core.protobuf import meta_graph_pb2
 
         self.library = _library()
@@ -234,8 +237,10 @@ _TYPES = {
 @functools.cache
 def _library() -> ctypes.CDLL:
     """TensorFlow's C library, of the installed wheel."""
-    spec = importlib.util.find_spec("tensorflow")
-    wheel = pathlib.Path(spec.submodule_search_locations[0])
+    spec = importlib.util.find_spec("tensorflow")  # of an installed package
+    wheel = pathlib.Path(
+        spec.submodule_search_locations[0]  # type: ignore[union-attr,index]
+    )
     names = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
     found = [wheel / name for name in names if (wheel / name).is_file()]
     if not found:
@@ -244,10 +249,10 @@ def _library() -> ctypes.CDLL:
             "its wheels for Linux hold it, received none."
         )
     library = ctypes.CDLL(str(found[0]))
-    for name, (result, *arguments) in _FUNCTIONS.items():
+    for name, letters in _FUNCTIONS.items():
         function = getattr(library, name)
-        function.restype = _TYPES[result]
-        function.argtypes = [_TYPES[letter] for letter in arguments]
+        result, *arguments = [_TYPES[letter] for letter in letters]
+        function.restype, function.argtypes = result, arguments
     return library
 
 
@@ -284,7 +289,7 @@ def check_checksums(bundle: pathlib.Path) -> None:
         )
     for name, expected in files.items():
         try:
-            received = sha256(bundle / name)
+            received: str | None = sha256(bundle / name)
         except OSError as error:
             received = error.strerror
         if received != expected:
@@ -342,7 +347,7 @@ def scan(bundle: pathlib.Path) -> None:
                 f"{sorted(read - restored)} that are not."
             )
         called = [nodes[place] for place in _ancestors(nodes, ends)]
-        seen = set()
+        seen: set[str] = set()
         while called:
             node = called.pop()
             _check_node(name, node, known, functions)
@@ -518,7 +523,7 @@ def _run_warmup(session: Session, path: pathlib.Path) -> None:
                 )
 
 
-def check(bundle: str, cases: str | None = None) -> None:
+def check(bundle: str | os.PathLike, cases: str | None = None) -> None:
     """Everything above, of a bundle in this process.
 
     Args:

@@ -11,24 +11,22 @@ import math
 import pathlib
 import sys
 import urllib.parse
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vae_tf import command_line
-from vae_tf.config import Settings, UserError, setting
 from vae_tf.files import written_atomically
+from vae_tf.serving.arguments import SEEDS, latents, pixels, seeds, written
+from vae_tf.serving.errors import InvalidRequest, NotFound, ServingError
 from vae_tf.serving.rest_transport import Rest
-from vae_tf.serving.transports import (
-    InvalidRequest,
-    NotFound,
-    ServingError,
-    Transport,
-)
+from vae_tf.serving.transports import Transport
+from vae_tf.settings import Settings, UserError, setting
 
 URL = "http://127.0.0.1:8501"
 MODEL = "vae"
-SEEDS = np.iinfo(np.int64)
 
 
 class Posterior(NamedTuple):
@@ -66,7 +64,7 @@ class Client:
 
       InvalidRequest (a ValueError): an argument that the model cannot answer;
         as a rule seen before anything is sent.
-      ServingError: no answer; see its subclasses in `transports`.
+      ServingError: no answer; see its subclasses in `errors`.
 
     Args:
       url: `http://host:port`, `https://host:port` or `grpc://host:port`.
@@ -125,36 +123,39 @@ class Client:
         """Ends the connection."""
         self._transport.close()
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: ArrayLike) -> np.ndarray:
         """z [N, D], finite -> the mean of p(x|z) [N, H, W, C]."""
-        return self._ask("decode", z=_latents(z))["image"]
+        return self._ask("decode", z=latents(z))["image"]
 
-    def encode(self, image: np.ndarray) -> Posterior:
+    def encode(self, image: ArrayLike) -> Posterior:
         """x [N, H, W, C] in [0, 1] -> mean and standard deviation of q(z|x)."""
-        return Posterior(**self._ask("encode", image=_pixels(image)))
+        return Posterior(**self._ask("encode", image=pixels(image)))
 
-    def sample(self, seed: np.ndarray) -> Sample:
+    def sample(self, seed: ArrayLike) -> Sample:
         """Integers [N], one per image -> draws of the model, the same for the
         same seed.
         """
-        return Sample(**self._ask("sample", seed=_seeds(seed)))
+        return Sample(**self._ask("sample", seed=seeds(seed)))
 
-    def sample_png(self, seed: np.ndarray) -> list[bytes]:
+    def sample_png(self, seed: ArrayLike) -> list[bytes]:
         """Integers [N] -> the means that `sample` gives, as N PNG files."""
-        return list(self._ask("sample_png", seed=_seeds(seed))["image_bytes"])
+        return list(self._ask("sample_png", seed=seeds(seed))["image_bytes"])
 
-    def reconstruct(self, image: np.ndarray) -> np.ndarray:
+    def reconstruct(self, image: ArrayLike) -> np.ndarray:
         """x [N, H, W, C] in [0, 1] -> the mean of p(x|z) at the mean of q(z|x),
         [N, H, W, C].
         """
-        return self._ask("reconstruct", image=_pixels(image))["image"]
+        return self._ask("reconstruct", image=pixels(image))["image"]
 
-    def score(self, image: np.ndarray, seed: np.ndarray) -> Score:
+    def score(self, image: ArrayLike, seed: ArrayLike) -> Score:
         """x [N, H, W, C] in [0, 1], and integers [N] for the draws of z -> the
         ELBO, its terms and log p(x); NaN for an image that p(x|z) gives no
         probability, such as a grey one where it is a Bernoulli's.
         """
-        inputs = {"image": _pixels(image), "seed": _seeds(seed)}
+        inputs = {
+            "image": pixels(image),
+            "seed": seeds(seed),
+        }
         return Score(**self._ask("score", **inputs))
 
     def status(self) -> dict[int, str]:
@@ -219,8 +220,8 @@ class Client:
             received = (-1, *value.shape[1:])
             if value.dtype != dtype or received != shape:
                 raise InvalidRequest(
-                    f"{key}: expected {_shape('N', *shape[1:])} of {dtype}, "
-                    f"received {_shape(*value.shape)} of {value.dtype}."
+                    f"{key}: expected {written('N', *shape[1:])} of {dtype}, "
+                    f"received {written(*value.shape)} of {value.dtype}."
                 )
 
 
@@ -251,60 +252,6 @@ def connect(url: str, model: str, **settings) -> Transport:
         "--url: expected http://host:port, https://host:port or "
         f"grpc://host:port, received {url!r}."
     )
-
-
-def _shape(*sizes) -> str:
-    return f"[{', '.join(map(str, sizes))}]"
-
-
-def _array(name: str, value, kinds: str, expected: str) -> np.ndarray:
-    """`value` as an array of at least one row, of a dtype of `kinds`."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise InvalidRequest(
-            f"{name}: expected {expected}, received rows of several shapes."
-        ) from None
-    if array.ndim == 0 or len(array) == 0 or array.dtype.kind not in kinds:
-        raise InvalidRequest(
-            f"{name}: expected {expected}, at least one row of them, received "
-            f"{_shape(*array.shape)} of {array.dtype}."
-        )
-    return array
-
-
-def _floats(name: str, value, expected: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # Infinity is seen by who calls.
-        return _array(name, value, "fiu", expected).astype(np.float32)
-
-
-def _require(name: str, array: np.ndarray, is_right, expected: str) -> None:
-    if not np.all(is_right):
-        raise InvalidRequest(
-            f"{name}: expected {expected}, received {array[~is_right].flat[0]}."
-        )
-
-
-def _latents(value) -> np.ndarray:
-    expected = "finite numbers [N, D]"
-    z = _floats("z", value, expected)
-    _require("z", z, np.isfinite(z), expected)
-    return z
-
-
-def _pixels(value) -> np.ndarray:
-    expected = "pixels in [0, 1], [N, H, W, C]"
-    image = _floats("image", value, expected)
-    _require("image", image, (image >= 0) & (image <= 1), expected)
-    return image
-
-
-def _seeds(value) -> np.ndarray:
-    expected = "integers [N] of 64 bits"
-    seed = _array("seed", value, "iu", expected)
-    # Only an unsigned one can be too large, and NumPy compares it as it is.
-    _require("seed", seed, seed <= SEEDS.max, expected)
-    return seed.astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +317,10 @@ def show_status(settings: Status) -> None:
             print(f"version {version}: {state}")
 
 
-COMMANDS = {"sample": (Sheet, draw), "status": (Status, show_status)}
+COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
+    "sample": (Sheet, draw),
+    "status": (Status, show_status),
+}
 
 
 def main() -> None:
@@ -392,7 +342,7 @@ def main() -> None:
     # The flags of no command are none but --help.
     flags = sys.argv[2:] if command else {"--help"} & set(sys.argv)
     sys.argv = [*sys.argv[:1], *flags]
-    command_line.run(settings, action)
+    command_line.run(settings, action, __doc__)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import UserError, read_run
-from vae_tf.runs import load
+from vae_tf.config import read_run
+from vae_tf.runs.directory import load
 from vae_tf.serving import check, manifest, versions, warmup
 from vae_tf.serving.signatures import Signature, signatures
+from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
 MEASURED = (  # of evaluation-test.json
@@ -164,13 +165,11 @@ def _check(
                 for key, value in values.items():
                     arrays[f"{name}/{case}/{side}/{key}"] = np.array(value)
     # Strings, too, without pickles: PNG does not end with a zero.
-    np.savez(
-        cases,
-        **{
-            name: value.astype(bytes) if value.dtype == object else value
-            for name, value in arrays.items()
-        },
-    )
+    arrays = {
+        name: value.astype(bytes) if value.dtype == object else value
+        for name, value in arrays.items()
+    }
+    np.savez(cases, **arrays)  # type: ignore[arg-type]  # NumPy's stub
     result = subprocess.run(
         [sys.executable, check.__file__, str(bundle), str(cases)],
         # On the CPU: this process may hold the memory of the GPU.

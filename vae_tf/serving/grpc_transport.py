@@ -11,18 +11,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from vae_tf.serving.transports import (
-    DeadlineExceeded,
-    InvalidRequest,
-    MessageTooLarge,
-    NotFound,
-    ResourceExhausted,
-    ServerError,
-    Transport,
-    Unavailable,
-    read,
-    seconds_left,
-)
+from vae_tf.serving import errors
+from vae_tf.serving.transports import Transport, read, seconds_left
 
 
 class Grpc(Transport):
@@ -31,14 +21,14 @@ class Grpc(Transport):
     """
 
     CODES = {
-        "INVALID_ARGUMENT": InvalidRequest,
+        "INVALID_ARGUMENT": errors.InvalidRequest,
         # As over REST, where these three are one.
-        "FAILED_PRECONDITION": InvalidRequest,
-        "OUT_OF_RANGE": InvalidRequest,
-        "NOT_FOUND": NotFound,
-        "RESOURCE_EXHAUSTED": ResourceExhausted,
-        "UNAVAILABLE": Unavailable,
-        "DEADLINE_EXCEEDED": DeadlineExceeded,
+        "FAILED_PRECONDITION": errors.InvalidRequest,
+        "OUT_OF_RANGE": errors.InvalidRequest,
+        "NOT_FOUND": errors.NotFound,
+        "RESOURCE_EXHAUSTED": errors.ResourceExhausted,
+        "UNAVAILABLE": errors.Unavailable,
+        "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
     }
 
     def __init__(self, *arguments, **kwargs):
@@ -104,10 +94,10 @@ class Grpc(Transport):
             return call(request, timeout=seconds_left(deadline))
         except grpc.RpcError as error:
             code, detail = error.code().name, error.details() or ""
-            kind = self.CODES.get(code, ServerError)
+            kind = self.CODES.get(code, errors.ServerError)
             # gRPC has one code for this and for a server without memory.
-            if kind is ResourceExhausted and "larger than max" in detail:
-                kind = MessageTooLarge
+            if kind is errors.ResourceExhausted and "larger than max" in detail:
+                kind = errors.MessageTooLarge
             raise self._failed(kind, f"{code}: {detail}") from None
 
 

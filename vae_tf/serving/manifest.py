@@ -3,6 +3,7 @@ checksum of that."""
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from vae_tf.likelihoods import LIKELIHOODS
 from vae_tf.posteriors import POSTERIORS
 from vae_tf.priors import PRIORS
-from vae_tf.runs import versions
+from vae_tf.runs.directory import versions
 from vae_tf.serving.check import MANIFEST, SEAL, seal, sha256
 from vae_tf.serving.signatures import Signature
 from vae_tf.vae import VAE
@@ -88,7 +89,7 @@ def _described(tensor: tf.TensorSpec) -> dict[str, Any]:
     return {"dtype": tensor.dtype.name, "shape": shape}
 
 
-def _name(part, family: dict[str, type]) -> str:
+def _name(part, family: Mapping[str, type]) -> str:
     """The name by which a part is chosen, or the class of a user's own."""
     names = {member: name for name, member in family.items()}
     return names.get(type(part), type(part).__name__)

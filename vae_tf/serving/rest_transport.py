@@ -6,21 +6,10 @@ import base64
 import http.client
 import json
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
-from vae_tf.serving.transports import (
-    BadReply,
-    DeadlineExceeded,
-    InvalidRequest,
-    MessageTooLarge,
-    NotFound,
-    ResourceExhausted,
-    ServerError,
-    Transport,
-    Unavailable,
-    read,
-    seconds_left,
-)
+from vae_tf.serving import errors
+from vae_tf.serving.transports import Transport, read, seconds_left
 
 PIECE = 1 << 16  # bytes read of a reply before the clock is looked at
 
@@ -29,13 +18,13 @@ class Rest(Transport):
     """`address` is the server's URL; see `Transport`."""
 
     STATUSES = {
-        400: InvalidRequest,
-        404: NotFound,
-        413: MessageTooLarge,
-        429: ResourceExhausted,
-        502: Unavailable,
-        503: Unavailable,
-        504: DeadlineExceeded,
+        400: errors.InvalidRequest,
+        404: errors.NotFound,
+        413: errors.MessageTooLarge,
+        429: errors.ResourceExhausted,
+        502: errors.Unavailable,
+        503: errors.Unavailable,
+        504: errors.DeadlineExceeded,
     }
 
     def _ask_status(self, deadline):
@@ -63,31 +52,33 @@ class Rest(Transport):
         except TimeoutError:
             raise
         except (OSError, http.client.IncompleteRead) as error:
-            raise self._failed(Unavailable, repr(error)) from None
+            raise self._failed(errors.Unavailable, repr(error)) from None
         except http.client.HTTPException as error:
-            raise self._failed(BadReply, f"no HTTP: {error!r}") from None
+            raise self._failed(errors.BadReply, f"no HTTP: {error!r}") from None
         if code != 200:
             # As text: the server escapes quotes in a way that JSON does not.
             text = content.decode(errors="replace").strip()[:500]
             raise self._failed(
-                self.STATUSES.get(code, ServerError), f"HTTP {code}: {text}"
+                self.STATUSES.get(code, errors.ServerError),
+                f"HTTP {code}: {text}",
             )
         try:
             return json.loads(content, object_hook=_unpacked)
         except (ValueError, TypeError) as error:
             raise self._failed(
-                BadReply, f"{content[:200]!r} ({error})"
+                errors.BadReply, f"{content[:200]!r} ({error})"
             ) from None
 
     def _transfer(self, deadline, method, path, body) -> tuple[int, bytes]:
         # A connection of its own for each request: threads share none, and
         # none goes stale.
         url = urllib.parse.urlsplit(self.address)
+        host = cast(str, url.hostname)  # `client.connect` has seen one.
         connection = (
             http.client.HTTPSConnection
             if url.scheme == "https"
             else http.client.HTTPConnection
-        )(url.hostname, url.port, timeout=seconds_left(deadline))
+        )(host, url.port, timeout=seconds_left(deadline))
         model = urllib.parse.quote(self.model, safe="")
         try:
             connection.request(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from vae_tf import evaluation
+from vae_tf.evaluation import importance
 from vae_tf.refusals import in_support
 from vae_tf.vae import VAE
 
@@ -90,7 +90,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
     def score(image, seed):
         """x [N, H, W, C] that p(x|z) gives probability, and seeds [N] -> the
         ELBO, its terms and log p(x), [N] each, in nats; see
-        `evaluation.estimate`.
+        `importance.estimate`.
         """
         image, keys = _rows(image, *image_shape), _keys(seed)
         tf.debugging.assert_equal(
@@ -115,7 +115,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             )
             return tf.transpose(rows, (1, 0, 2))
 
-        reconstruction, kl, log_sum, _ = evaluation.importance_moments(
+        reconstruction, kl, log_sum, _ = importance.importance_moments(
             vae, image, num_importance_samples, at_once, noise
         )
         log_k = tf.math.log(float(num_importance_samples))
@@ -156,7 +156,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
     z = tf.TensorSpec((None, latent_dim), tf.float32, "z")
     image = tf.TensorSpec((None, *image_shape), tf.float32, "image")
     seed = tf.TensorSpec((None,), tf.int64, "seed")
-    functions = {
+    functions: dict[str, Signature] = {
         "decode": (decode, [z]),
         "serving_default": (decode, [z]),
         "encode": (encode, [image]),

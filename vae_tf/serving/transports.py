@@ -4,57 +4,21 @@ they answer alike and fail alike.
 Every request is asked again while the server is unavailable. That is safe: an
 answer is a function of its request, in which the seeds stand."""
 
+import functools
 import itertools
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from vae_tf.config import UserError
+from vae_tf.serving import errors
 
 # Argument name -> (dtype, shape with -1 for any size).
 Specs = dict[str, tuple[str, tuple[int, ...]]]
+Parsed = TypeVar("Parsed")
 FIRST_PAUSE = 0.2  # seconds before a second try; doubles from try to try
-
-
-class ServingError(Exception):
-    """A request without an answer."""
-
-
-class InvalidRequest(ServingError, UserError):
-    """A request that the model cannot answer, seen by the client or by the
-    server.
-    """
-
-
-class NotFound(ServingError):
-    """The server knows no such model, version or signature."""
-
-
-class Unavailable(ServingError):
-    """No connection, one that broke, or a model that is not loaded."""
-
-
-class DeadlineExceeded(ServingError):
-    """No answer in time."""
-
-
-class MessageTooLarge(ServingError):
-    """A request or a reply of more than `max_message_bytes`."""
-
-
-class ResourceExhausted(ServingError):
-    """The server has no memory or no quota left for this request."""
-
-
-class BadReply(ServingError):
-    """A reply that is no answer to the request."""
-
-
-class ServerError(ServingError):
-    """Any other failure inside the server."""
 
 
 class Transport:
@@ -81,7 +45,7 @@ class Transport:
         self.address, self.model = address, model
         self.timeout, self.retries = timeout, retries
         self.max_message_bytes = max_message_bytes
-        self._signatures = None
+        self._signatures: dict[str, dict[str, Specs]] | None = None
 
     def signatures(self, refresh: bool = False) -> dict[str, dict[str, Specs]]:
         """Signature name -> {"inputs": specs, "outputs": specs}, as the server
@@ -117,7 +81,7 @@ class Transport:
         rows = len(next(iter(inputs.values())))
         try:
             return _outputs(reply, self._require(signature), rows)
-        except BadReply:
+        except errors.BadReply:
             # The server may have loaded a version with other shapes.
             self.signatures(refresh=True)
             return _outputs(reply, self._require(signature), rows)
@@ -133,13 +97,30 @@ class Transport:
     def close(self) -> None:
         """Ends the connection."""
 
+    # One request each, in the transport's own way, over by `deadline`.
+
+    def _ask_metadata(self, deadline: float) -> Any:
+        raise NotImplementedError
+
+    def _ask_predict(
+        self,
+        deadline: float,
+        signature: str,
+        inputs: dict[str, np.ndarray],
+        version: int | None,
+    ) -> Any:
+        raise NotImplementedError
+
+    def _ask_status(self, deadline: float) -> Any:
+        raise NotImplementedError
+
     def _require(self, signature: str) -> Specs:
         """The outputs of a signature that the server has."""
         for refresh in (False, True):
             known = self.signatures(refresh)
             if signature in known:
                 return known[signature]["outputs"]
-        raise NotFound(
+        raise errors.NotFound(
             f"signature: expected one of {', '.join(sorted(known))}, received "
             f"{signature!r}."
         )
@@ -155,9 +136,9 @@ class Transport:
                 return self._ask_once(ask, deadline, *arguments)
             except TimeoutError:
                 raise self._failed(
-                    DeadlineExceeded, f"none in {self.timeout} s"
+                    errors.DeadlineExceeded, f"none in {self.timeout} s"
                 ) from None
-            except Unavailable:
+            except errors.Unavailable:
                 # Of random length, or all clients of a server that comes back
                 # would come at once.
                 pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1)
@@ -169,24 +150,26 @@ class Transport:
     def _ask_once(self, ask: Callable, deadline: float, *arguments) -> Any:
         try:
             return ask(deadline, *arguments)
-        except NotFound:
+        except errors.NotFound:
             # A server that has yet to load a model does not find it, either.
             states = self._states(self._ask_status(deadline))
             if "AVAILABLE" in states.values():
                 raise
-            raise Unavailable(
+            raise errors.Unavailable(
                 f"{self.model}: expected a version that is AVAILABLE, received "
                 f"{states}."
             ) from None
 
     def _require_fits(self, what: str, size: int) -> None:
         if size > self.max_message_bytes:
-            raise MessageTooLarge(
+            raise errors.MessageTooLarge(
                 f"{self.address}: expected a {what} of at most "
                 f"{self.max_message_bytes} bytes, received {size}."
             )
 
-    def _failed(self, kind: type[ServingError], received: Any) -> ServingError:
+    def _failed(
+        self, kind: type[errors.ServingError], received: Any
+    ) -> errors.ServingError:
         return kind(
             f"{self.address}: expected an answer of model {self.model!r}, "
             f"received {received}."
@@ -201,11 +184,11 @@ def seconds_left(deadline: float) -> float:
     return left
 
 
-def read(expected: str, parse: Callable[[Any], Any], reply: Any) -> Any:
+def read(expected: str, parse: Callable[[Any], Parsed], reply: Any) -> Parsed:
     try:
         return parse(reply)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadReply(
+        raise errors.BadReply(
             f"reply: expected {expected}, received {str(reply)[:200]!r} "
             f"({error!r})."
         ) from None
@@ -237,12 +220,16 @@ def _specs(reply: dict) -> dict[str, dict[str, Specs]]:
     }
 
 
+def _array(given: Any, dtype: str) -> np.ndarray:
+    return np.array(given, object if dtype == "string" else dtype)
+
+
 def _outputs(reply: Any, specs: Specs, rows: int) -> dict[str, np.ndarray]:
     """The arrays of a reply that is what `specs` say."""
     if len(specs) == 1 and not isinstance(reply, dict):
         reply = dict.fromkeys(specs, reply)  # REST leaves out a single name.
     if not isinstance(reply, dict) or set(reply) != set(specs):
-        raise BadReply(
+        raise errors.BadReply(
             f"reply: expected outputs {sorted(specs)}, received "
             f"{str(reply)[:200]!r}."
         )
@@ -250,16 +237,14 @@ def _outputs(reply: Any, specs: Specs, rows: int) -> dict[str, np.ndarray]:
     for key, (dtype, shape) in specs.items():
         value = read(
             f"{key} as {dtype}",
-            lambda given, dtype=dtype: np.array(
-                given, object if dtype == "string" else dtype
-            ),
+            functools.partial(_array, dtype=dtype),
             reply[key],
         )
         expected = (rows, *shape[1:])
         if value.shape != expected or (
             dtype == "string" and {type(one) for one in value.flat} != {bytes}
         ):
-            raise BadReply(
+            raise errors.BadReply(
                 f"reply: expected {key} as {dtype} {list(expected)}, received "
                 f"{value.dtype} {list(value.shape)}."
             )

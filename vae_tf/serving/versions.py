@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 
-from vae_tf.config import UserError
+from vae_tf.settings import UserError
 
 HIDDEN = ".unpublished-"  # a server reads names that are numbers only
 ABANDONED = 24 * 3600  # seconds after which nobody is at work in there

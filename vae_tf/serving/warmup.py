@@ -42,7 +42,7 @@ def examples(specs: list[tf.TensorSpec], rows: int) -> dict[str, np.ndarray]:
     for spec in specs:
         shape = (rows, *spec.shape[1:])
         if spec.name == "seed":
-            value = generator.integers(-(2**63), 2**63 - 1, shape)
+            value: np.ndarray = generator.integers(-(2**63), 2**63 - 1, shape)
         elif spec.name == "image":
             value = generator.integers(0, 2, shape)
         else:

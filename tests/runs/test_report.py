@@ -1,0 +1,113 @@
+import html.parser
+import json
+import re
+
+import numpy as np
+from finished import FinishedRun
+from PIL import Image
+
+import vae_tf
+from vae_tf.runs import report
+
+
+class Page(html.parser.HTMLParser):
+    """What a page shows and what it would load."""
+
+    VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.loads, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        self.loads += [values[k] for k in ("src", "href") if k in values]
+
+    def handle_endtag(self, tag):
+        if tag != self.open.pop():
+            raise AssertionError(f"</{tag}> closes another element")
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+class ReportTest(FinishedRun):
+    changes = {"figures_every": 1}
+
+    def page(self, run_dir=None):
+        return Page(((run_dir or self.finished) / "report.html").read_text())
+
+    def test_training_leaves_pictures_animations_and_a_page(self):
+        found = {path.name for path in (self.finished / "figures").iterdir()}
+        self.assertEqual(
+            found, {name for name, _, _ in report.FIGURES} | {"snapshots"}
+        )
+        for name in found - {"snapshots"}:
+            with Image.open(self.finished / "figures" / name) as picture:
+                frames = getattr(picture, "n_frames", 1)
+                self.assertEqual(frames, 3 if name.endswith("gif") else 1)
+
+    def test_the_page_needs_nothing_beside_it(self):
+        page = self.page()
+        self.assertEmpty(page.open)  # every element is closed
+        self.assertLen(page.images, len(report.FIGURES))
+        for image in page.images:
+            self.assertGreater(len(image["alt"]), 10)
+        for address in page.loads:
+            self.assertStartsWith(address, "data:image/")
+        text = (self.finished / "report.html").read_text()
+        self.assertNotIn("http", text)
+        self.assertNotIn("$", re.sub(r"base64,[^\"]*", "", text))
+
+    def test_the_page_says_what_was_run_and_reached(self):
+        run_dir = self.copy()
+        text = " ".join(self.page(run_dir).text)
+        for expected in ("latent_dim", "digits (scikit-learn)", "sha256:"):
+            self.assertIn(expected, text)
+        self.assertIn("log p(x) has not been measured", text)
+        top = max(
+            float(line.split(",")[6])
+            for line in (run_dir / "metrics.csv").read_text().split()[1:]
+        )
+        self.assertIn(f"ELBO {top:.2f} nats per image", text)
+        # Measuring writes the page anew.
+        result = vae_tf.evaluate_run(run_dir, num_importance_samples=20)
+        text = " ".join(self.page(run_dir).text)
+        self.assertNotIn("has not been measured", text)
+        for name in ("log_marginal_likelihood", "standard_error"):
+            self.assertIn(f"{result[name]:.3f}", text)
+        self.assertBetween(result["knn_accuracy"], 0.0, 1.0)
+
+    def test_names_of_the_user_s_do_not_break_the_page(self):
+        run_dir = self.copy()
+        path = run_dir / "config.json"
+        values = json.loads(path.read_text())
+        values["data"]["variant"] = "<b>&"
+        path.write_text(json.dumps(values))
+        report.write(run_dir)
+        self.assertIn("<b>&", " ".join(self.page(run_dir).text))
+
+    def test_one_command_draws_everything_anew(self):
+        run_dir = self.copy()
+        expected = {
+            path.name: np.asarray(Image.open(path).convert("RGB"))
+            for path in (run_dir / "figures").glob("*.*")
+        }
+        for name in expected:
+            (run_dir / "figures" / name).unlink()
+        (run_dir / "report.html").unlink()
+        report.report_run(run_dir)
+        for name, picture in expected.items():
+            again = Image.open(run_dir / "figures" / name).convert("RGB")
+            self.assertAllEqual(np.asarray(again), picture)
+        self.assertTrue((run_dir / "report.html").is_file())
+        report.report_run(run_dir, prior_predictive="means")
+        again = Image.open(run_dir / "figures" / "prior_predictive.png")
+        self.assertNotAllEqual(
+            np.asarray(again.convert("RGB")), expected["prior_predictive.png"]
+        )

@@ -1,0 +1,320 @@
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+import keras
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+import vae_tf
+from vae_tf.runs import building, callbacks, checkpoints, directory, training
+
+# Compiling a small step with XLA takes longer than running it.
+CONFIG = vae_tf.Config(
+    dataset="digits",
+    epochs=3,
+    batch_size=128,
+    hidden_units=(16, 8),
+    jit_compile=False,
+    figures_every=0,
+    tensorboard=False,
+)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nobody catches it."""
+
+
+class TrainingTest(parameterized.TestCase, tf.test.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        path = pathlib.Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, path)
+        # The run of CONFIG, which many tests compare with and none changes.
+        cls.whole = vae_tf.train(
+            dataclasses.replace(CONFIG, run_dir=str(path / "whole"))
+        )
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.create_tempdir().full_path)
+
+    def train(self, **changes):
+        return vae_tf.train(dataclasses.replace(CONFIG, **changes))
+
+    def rows(self, run_dir):
+        """metrics.csv without the one column that may differ."""
+        rows = directory.read_metrics(pathlib.Path(run_dir))
+        return [
+            {k: v for k, v in row.items() if k != "seconds"} for row in rows
+        ]
+
+    @parameterized.parameters("mlp", "conv")
+    def test_mixed_precision_hardly_moves_the_elbo(self, network):
+        run = self.train(
+            network=network, hidden_units=(32, 16), mixed_precision=True
+        )
+        data = building.load_data_of(CONFIG)
+        exact = directory.load(run.run_dir)
+        for vae, dtype in ((run.vae, "bfloat16"), (exact, "float32")):
+            bodies = vae.encoder.network, vae.decoder.network
+            for layer in (*bodies, vae.decoder.likelihood.linear):
+                for part in layer._flatten_layers():
+                    self.assertEqual(part.compute_dtype, dtype)
+            self.assertAllEqual({w.dtype for w in vae.weights}, {"float32"})
+        images = next(iter(data.validation))
+        rounded, unrounded = (
+            tf.reduce_mean(vae.elbo(images, seed=0, num_samples=8))
+            for vae in (run.vae, exact)
+        )
+        self.assertBetween(abs(rounded - unrounded), 1e-6, 0.1)  # nats
+
+    def test_writes_a_run_directory(self):
+        run = self.whole
+        written = os.listdir(run.run_dir)
+        self.assertContainsSubset(
+            ["best.weights.h5", "checkpoints", "config.json", "metrics.csv"],
+            written,
+        )
+        self.assertEmpty([name for name in written if name.startswith(".")])
+        self.assertLen(run.history, 3)
+        self.assertEqual(
+            list(run.history[0]),
+            [
+                "epoch",
+                "step",
+                "seconds",
+                "elbo",
+                "reconstruction",
+                "kl",
+                "val_elbo",
+                "val_reconstruction",
+                "val_kl",
+            ],
+        )
+        for row in run.history:
+            self.assertAllClose(
+                row["elbo"], row["reconstruction"] - row["kl"], 1e-5
+            )
+        self.assertGreater(
+            run.history[-1]["val_elbo"], run.history[0]["val_elbo"]
+        )
+        self.assertEqual(run.history[-1]["step"], 3 * 12)
+
+    def test_the_same_seed_gives_the_same_metrics(self):
+        compiled = {"epochs": 2, "jit_compile": None}
+        self.train(run_dir="a", **compiled)
+        self.train(run_dir="b", **compiled)
+        self.train(run_dir="c", epochs=2, seed=1)
+        self.assertEqual(self.rows("a"), self.rows("b"))
+        self.assertNotEqual(self.rows("a"), self.rows("c"))
+
+    @parameterized.named_parameters(
+        ("before_the_checkpoint", checkpoints, "save"),
+        ("between_the_files", callbacks, "best"),
+        ("before_the_metrics", callbacks, "write_metrics"),
+        # More steps than one execution takes, and not a multiple of it.
+        ("many_steps", checkpoints, "save", 16),
+        (
+            "vamp_iwae",
+            checkpoints,
+            "save",
+            256,
+            {"prior": "vamp", "num_components": 5, "objective": "iwae"},
+        ),
+        (
+            "iaf_mixture_alternate",
+            checkpoints,
+            "save",
+            256,
+            {
+                "posterior": "iaf",
+                "flow_units": (6,),
+                "prior": "mixture",
+                "num_components": 3,
+                "train_variables": "alternate",
+                "kl_warmup_epochs": 2,
+            },
+        ),
+    )
+    def test_a_resumed_run_ends_like_an_uninterrupted_one(
+        self, module, killed_in, batch_size=128, changes=None
+    ):
+        changes = (changes or {}) | {"batch_size": batch_size}
+        if changes == {"batch_size": CONFIG.batch_size}:
+            whole = self.whole
+        else:
+            whole = self.train(run_dir="whole", **changes)
+        steps = -(-1439 // batch_size)
+        steps *= 1 + (whole.vae.train_variables == "alternate")
+        self.assertEqual(whole.history[-1]["step"], 3 * steps)
+        calls = []
+
+        def kill(*args):
+            calls.append(args)
+            if len(calls) > 1:
+                raise Killed
+            return original(*args)
+
+        original = getattr(module, killed_in)
+        with (
+            mock.patch.object(module, killed_in, kill),
+            self.assertRaises(Killed),
+        ):
+            self.train(run_dir="cut", **changes)
+        resumed = self.train(run_dir="cut", resume=True, **changes)
+        self.assertEqual(self.rows("cut"), self.rows(whole.run_dir))
+        for ours, theirs in zip(
+            resumed.vae.get_weights(), whole.vae.get_weights()
+        ):
+            self.assertAllEqual(ours, theirs)
+
+    def test_a_run_killed_in_its_first_epoch_is_resumed(self):
+        with (
+            mock.patch.object(callbacks, "write_metrics", side_effect=Killed),
+            self.assertRaises(Killed),
+        ):
+            self.train(run_dir="cut")
+        self.train(run_dir="cut", resume=True)
+        self.assertEqual(self.rows("cut"), self.rows(self.whole.run_dir))
+
+    def test_a_finished_run_is_extended(self):
+        constant = {"lr_schedule": "constant"}
+        self.train(run_dir="whole", epochs=4, **constant)
+        self.train(run_dir="cut", epochs=2, **constant)
+        self.train(run_dir="cut", epochs=4, resume=True, **constant)
+        self.assertEqual(self.rows("cut"), self.rows("whole"))
+        self.assertEqual(vae_tf.Config.load("cut").epochs, 4)
+        with self.assertRaisesRegex(vae_tf.UserError, "the 4 epochs .* 3"):
+            self.train(run_dir="cut", epochs=3, resume=True, **constant)
+
+    def test_early_stopping_also_stops_a_resumed_run(self):
+        options = {
+            "early_stopping_patience": 1,
+            "epochs": 30,
+            "learning_rate": 0.3,
+            "lr_schedule": "constant",
+        }
+        run = self.train(run_dir="a", **options)
+        self.assertLess(len(run.history), 30)
+        top = directory.best(run.history)
+        self.assertEqual(run.history[-1]["epoch"], top["epoch"] + 1)
+        again = self.train(run_dir="a", resume=True, **options)
+        self.assertEqual(again.history, run.history)
+
+    def test_says_what_comes_next(self):
+        with (
+            mock.patch("builtins.print") as printed,
+            mock.patch.object(sys, "argv", ["train.py"]),
+        ):
+            self.train(run_dir="a", epochs=1)
+        line = printed.call_args.args[0]
+        self.assertRegex(
+            line, r"Best validation ELBO -\d+\.\d\d nats .* in a\."
+        )
+        self.assertIn("python evaluate.py --run_dir a", line)
+        self.assertIn("python export.py --run_dir a", line)
+
+    def test_a_fresh_directory_is_the_default(self):
+        run = self.train(epochs=1)
+        self.assertStartsWith(str(run.run_dir), "runs/digits-")
+        self.assertEqual(directory.LATEST.resolve(), run.run_dir.resolve())
+
+    @parameterized.named_parameters(
+        ("latent_dim", {"latent_dim": 5}, "--latent_dim: expected 2, .* 5"),
+        (
+            "network",
+            {"hidden_units": (4,)},
+            r"--hidden_units: expected \(16, 8",
+        ),
+        ("seed", {"seed": 7}, "--seed: expected 0, .* received 7"),
+    )
+    def test_resume_refuses_a_changed_model(self, change, message):
+        run_dir = str(self.whole.run_dir)
+        before = self.rows(run_dir)
+        with self.assertRaisesRegex(vae_tf.UserError, message):
+            self.train(run_dir=run_dir, resume=True, **change)
+        self.assertEqual(self.rows(run_dir), before)
+
+    def test_a_diverged_run_says_so(self):
+        with self.assertRaisesRegex(
+            vae_tf.UserError,
+            r"--learning_rate: .* received 1e\+30, .* epoch 1 ",
+        ):
+            self.train(run_dir="a", learning_rate=1e30)
+        self.assertFalse(os.path.exists("a/best.weights.h5"))
+
+    def test_refuses_a_run_directory_in_use(self):
+        os.mkdir("a")
+        pathlib.Path("a/precious").write_text("keep")
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "--run_dir: expected a new or .* 'a' .*'precious'"
+        ):
+            self.train(run_dir="a")
+        self.assertEqual(os.listdir("a"), ["precious"])
+
+    def test_refuses_a_run_directory_that_cannot_be_made(self):
+        pathlib.Path("file").write_text("")
+        with self.assertRaisesRegex(vae_tf.UserError, "can be written.*file/a"):
+            self.train(run_dir="file/a")
+
+    def test_resume_refuses_what_is_not_a_run(self):
+        for run_dir, message in (
+            (None, "--resume: expected --run_dir"),
+            ("missing", "--run_dir: expected a run .* 'missing'"),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                self.train(run_dir=run_dir, resume=True)
+        self.assertEqual(os.listdir("."), [])
+
+    def test_schedules(self):
+        for schedule, end in (
+            ("constant", 1.0),
+            ("cosine", 0.0),
+            ("exponential", 0.01),
+        ):
+            config = dataclasses.replace(
+                CONFIG, lr_schedule=schedule, learning_rate=0.5, epochs=40
+            )
+            optimizer = training._optimizer(config, 10)
+            start = 0.0 if schedule == "cosine" else 0.5  # It warms up.
+            self.assertAllClose(optimizer.learning_rate, start)
+            optimizer.build([keras.Variable(1.0)])
+            optimizer.iterations.assign(400)  # 40 epochs of 10 steps
+            self.assertAllClose(optimizer.learning_rate, 0.5 * end, 1e-5)
+
+
+@pytest.mark.slow
+@unittest.skipUnless(
+    os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
+    "needs TFDS_DATA_DIR with mnist and binarized_mnist prepared",
+)
+class RealDataTest(tf.test.TestCase):
+    """The two results that README shows, on the test split."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.create_tempdir().full_path)
+
+    def test_two_dimensional_mnist(self):
+        run = vae_tf.train(vae_tf.Config(latent_dim=2))
+        result = vae_tf.evaluate_run(run.run_dir, num_importance_samples=100)
+        self.assertGreater(result["elbo"], -137)
+
+    def test_static_mnist(self):
+        config = vae_tf.Config(
+            dataset="binarized_mnist", latent_dim=40, epochs=60
+        )
+        run = vae_tf.train(config)
+        result = vae_tf.evaluate_run(run.run_dir)
+        self.assertEqual(result["num_importance_samples"], 1000)
+        self.assertGreater(result["log_marginal_likelihood"], -93.5)

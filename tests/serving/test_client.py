@@ -1,0 +1,616 @@
+import concurrent.futures
+import contextlib
+import io
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from unittest import mock
+
+import model_server
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+from PIL import Image
+from small import IMAGE_SHAPE, random_bits, small_vae
+
+import vae_tf
+from vae_tf.serving import client as client_module
+from vae_tf.serving import errors, transports
+from vae_tf.serving.client import Client
+from vae_tf.serving.signatures import signatures
+
+WIRES = ("rest", "grpc")
+NUM_IMPORTANCE_SAMPLES = 8
+EXPORTS = tempfile.TemporaryDirectory()
+BATCHING = pathlib.Path(model_server.ROOT) / "deploy/batching.config"
+Z = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
+
+
+def setUpModule():
+    vae_tf.export(
+        small_vae(),
+        EXPORTS.name,
+        num_importance_samples=NUM_IMPORTANCE_SAMPLES,
+    )
+
+
+def tearDownModule():
+    EXPORTS.cleanup()
+
+
+def url(server, wire):
+    return server.rest if wire == "rest" else f"grpc://{server.grpc}"
+
+
+def pixels(files):
+    return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in files])
+
+
+def run(*arguments):
+    """Exit code, standard output and standard error of a command line."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["client.py", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            client_module.main()
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+class Cases(parameterized.TestCase, tf.test.TestCase):
+    """What holds for every server over both wires."""
+
+    __test__ = False
+    server = batching = None
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        stack = contextlib.ExitStack()
+        cls.running = stack.enter_context(
+            model_server.serving(cls.server, EXPORTS.name, cls.batching)
+        )
+        cls.addClassCleanup(stack.close)
+        vae = small_vae()
+        cls.functions = {
+            name: function
+            for name, (function, _) in signatures(
+                vae, NUM_IMPORTANCE_SAMPLES
+            ).items()
+        }
+
+    def client(self, wire, **settings):
+        it = Client(url(self.running, wire), **settings)
+        self.addCleanup(it.close)
+        return it
+
+    def transport(self, wire, model="vae", **settings):
+        settings = {
+            "timeout": 30.0,
+            "retries": 0,
+            "max_message_bytes": 2**20,
+        } | settings
+        it = client_module.connect(url(self.running, wire), model, **settings)
+        self.addCleanup(it.close)
+        return it
+
+    def assert_answers_are_the_model_s(self, client):
+        images, seeds = random_bits(5), [3, 1, 2, -7, 2**62]
+        for name, inputs in (
+            ("decode", [Z]),
+            ("encode", [images]),
+            ("sample", [seeds]),
+            ("reconstruct", [images]),
+            ("score", [images, seeds]),
+        ):
+            answer = getattr(client, name)(*inputs)
+            expected = self.functions[name](*map(tf.constant, inputs))
+            if isinstance(answer, np.ndarray):
+                answer = {"image": answer}
+            else:
+                answer = answer._asdict()
+            self.assertSameElements(answer, expected)
+            for key, value in answer.items():
+                self.assertEqual(value.dtype, np.float32)
+                self.assertAllClose(value, expected[key], 1e-5, 1e-5)
+            if name == "sample":
+                self.assertAllEqual(answer["z"], expected["z"])
+                self.assertAllEqual(answer["image"], expected["image"])
+                levels = np.round(255 * answer["mean"][..., 0])
+        files = client.sample_png(seeds)
+        self.assertIsInstance(files[0], bytes)
+        self.assertAllClose(pixels(files), levels, atol=1)
+
+    @parameterized.parameters(*WIRES)
+    def test_answers_are_the_model_s(self, wire):
+        self.assert_answers_are_the_model_s(self.client(wire))
+
+    @parameterized.parameters(*WIRES)
+    def test_several_requests_answer_as_one(self, wire):
+        client = self.client(wire, rows_per_request=2)
+        predict = client._transport.predict
+        with mock.patch.object(
+            client._transport, "predict", side_effect=predict
+        ) as spy:
+            self.assert_answers_are_the_model_s(client)
+            rows = [
+                len(next(iter(call.args[1].values())))
+                for call in spy.call_args_list
+            ]
+        self.assertEqual(rows, 6 * [2, 2, 1])
+
+    @parameterized.parameters(*WIRES)
+    def test_a_sample_depends_on_its_seed_alone(self, wire):
+        client = self.client(wire)
+        one, other = client.sample([1, 2, 3]), client.sample([3, 1, 2])
+        self.assertAllEqual(other.z, one.z[[2, 0, 1]])
+        self.assertAllClose(other.mean, one.mean[[2, 0, 1]], 1e-5, 1e-5)
+        self.assertNotAllClose(one.z[0], one.z[1])
+
+    @parameterized.parameters(*WIRES)
+    def test_threads_share_a_client(self, wire):
+        client = self.client(wire)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(client.sample, [[i, 7] for i in range(32)]))
+        expected = client.sample([*range(32), 7])
+        for place, answer in enumerate(answers):
+            self.assertAllEqual(answer.z, expected.z[[place, 32]])
+            self.assertAllClose(
+                answer.mean, expected.mean[[place, 32]], 1e-5, 1e-5
+            )
+
+    @parameterized.product(
+        wire=WIRES,
+        case=(
+            ("decode", {"z": np.zeros((2, 3), np.float32)}),
+            ("decode", {"z": np.zeros((2,), np.float32)}),
+            ("decode", {"z": np.zeros((0, 2), np.float32)}),
+            ("decode", {"z": np.array([["a", "b"]])}),
+            ("decode", {"seed": np.array([1])}),
+            ("encode", {"image": np.zeros((2, 4, 4, 1), np.float32)}),
+            ("encode", {"image": np.zeros((0, *IMAGE_SHAPE), np.float32)}),
+            ("sample", {"seed": np.array([1.0, 2.0])}),
+            ("sample", {"seed": np.array([[1], [2]])}),
+            ("sample", {"seed": np.zeros(0, np.int64)}),
+            ("score", {"image": random_bits(2), "seed": np.array([1])}),
+            ("score", {"image": random_bits(1), "seed": np.array([1, 2])}),
+            ("score", {"image": random_bits(2)}),
+        ),
+    )
+    def test_the_server_refuses_what_the_client_would(self, wire, case):
+        transport = self.transport(wire)
+        with self.assertRaises(errors.ServingError) as caught:
+            transport.predict(*case)
+        self.assertIs(type(caught.exception), errors.InvalidRequest)
+        self.assertNotEmpty(transport.predict("decode", {"z": Z}))
+
+    @parameterized.product(wire=WIRES, value=(np.nan, np.inf, -np.inf))
+    def test_latents_that_are_no_numbers_spoil_their_row(self, wire, value):
+        z = Z.copy()
+        z[1, 0] = value
+        transport = self.transport(wire)
+        whole = transport.predict("decode", {"z": Z})["image"]
+        spoiled = transport.predict("decode", {"z": z})["image"]
+        self.assertTrue(np.all(np.isnan(spoiled[1])))
+        rest = [0, 2, 3, 4]
+        self.assertAllClose(spoiled[rest], whole[rest], 1e-5, 1e-5)
+
+    @parameterized.product(wire=WIRES, value=(np.nan, -0.1, 1.1))
+    def test_pixels_out_of_range_spoil_their_row(self, wire, value):
+        images, transport = random_bits(3), self.transport(wire)
+        spoiled = images.copy()
+        spoiled[1, 2, 1, 0] = value
+        for name in ("encode", "reconstruct", "score"):
+            seeds = {"seed": np.arange(3)} if name == "score" else {}
+            whole = transport.predict(name, {"image": images} | seeds)
+            answer = transport.predict(name, {"image": spoiled} | seeds)
+            for key, value in answer.items():
+                self.assertTrue(np.all(np.isnan(value[1])), key)
+                self.assertAllClose(
+                    value[[0, 2]], whole[key][[0, 2]], 1e-5, 1e-5
+                )
+
+    @parameterized.parameters(*WIRES)
+    def test_what_is_not_there_is_not_found(self, wire):
+        for transport, name, version, message in (
+            (self.transport(wire), "latent", None, "one of decode.*'latent'"),
+            (self.transport(wire), "decode", 99, "NOT_FOUND|404"),
+            (self.transport(wire, "gan"), "decode", None, "'gan'.*received"),
+        ):
+            with self.assertRaisesRegex(errors.NotFound, message):
+                transport.predict(name, {"z": Z}, version)
+        with self.assertRaises(errors.NotFound):
+            self.transport(wire, "gan").status()
+
+    @parameterized.parameters(*WIRES)
+    def test_an_unknown_signature_that_is_sent_all_the_same(self, wire):
+        transport = self.transport(wire)
+        known = transport.signatures()
+        transport._signatures = known | {"latent": known["decode"]}
+        with self.assertRaises(errors.InvalidRequest):
+            transport.predict("latent", {"z": Z})
+
+    @parameterized.parameters(*WIRES)
+    def test_a_large_reply(self, wire):
+        client = self.client(wire, max_message_bytes=20_000)
+        self.assertLen(client.sample([1]).z, 1)
+        seeds = np.arange(400)
+        with self.assertRaisesRegex(errors.MessageTooLarge, "20000"):
+            client.decode(np.zeros((1000, 2), np.float32))
+            client.rows_per_request = 1000
+            client.sample(seeds)
+        client.rows_per_request = 50
+        self.assertLen(client.sample(seeds).z, 400)
+
+    @parameterized.parameters(*WIRES)
+    def test_status(self, wire):
+        self.assertEqual(self.client(wire).status(), {1: "AVAILABLE"})
+        code, out, err = run("status", "--url", url(self.running, wire))
+        self.assertEqual((code, out, err), (0, "version 1: AVAILABLE\n", ""))
+
+    @parameterized.parameters(*WIRES)
+    def test_a_sheet_of_samples(self, wire):
+        path = pathlib.Path(self.create_tempdir().full_path) / "sheet.png"
+        code, out, err = run(
+            "sample",
+            "--n=5",
+            "--seed=-2",
+            f"--out={path}",
+            f"--url={url(self.running, wire)}",
+        )
+        self.assertEqual((code, out, err), (0, f"{path}\n", ""))
+        sheet = np.asarray(Image.open(path))
+        self.assertEqual(sheet.shape, (2 * 4, 3 * 3))
+        files = self.client(wire).sample_png([-2, -1, 0, 1, 2])
+        for place, image in enumerate(pixels(files)):
+            row, column = divmod(place, 3)
+            part = sheet[4 * row : 4 * row + 4, 3 * column : 3 * column + 3]
+            self.assertAllEqual(part, image)
+        self.assertEqual([path], list(path.parent.iterdir()))
+
+
+class DoubleTest(Cases):
+    __test__ = True
+    server = model_server.DOUBLE
+
+
+class BatchingDoubleTest(Cases):
+    __test__ = True
+    server = model_server.DOUBLE
+    batching = BATCHING
+
+
+class TensorFlowServingTest(Cases):
+    __test__ = True
+    server = model_server.REAL
+
+
+class BatchingTensorFlowServingTest(Cases):
+    __test__ = True
+    server = model_server.REAL
+    batching = BATCHING
+
+
+class LifeTest(parameterized.TestCase, tf.test.TestCase):
+    """A server that changes under its clients."""
+
+    def setUp(self):
+        super().setUp()
+        self.base = pathlib.Path(self.create_tempdir().full_path) / "vae"
+        shutil.copytree(EXPORTS.name, self.base)
+
+    @parameterized.parameters(*model_server.SERVERS)
+    def test_a_new_version_and_a_new_server(self, server):
+        serving = model_server.serving(server, self.base)
+        with contextlib.ExitStack() as stack:
+            running = stack.enter_context(serving)
+            clients = [
+                stack.enter_context(
+                    Client(url(running, wire), retries=8, timeout=60)
+                )
+                for wire in WIRES
+            ]
+            for client in clients:
+                self.assertEqual(client.decode(Z).shape, (5, *IMAGE_SHAPE))
+            # Another latent space, of which the clients do not know yet.
+            vae_tf.export(small_vae(latent_dim=3), self.base)
+            running.wait(2)
+            running.wait(1, "END")
+            for client in clients:
+                self.assertEqual(client.status()[2], "AVAILABLE")
+                self.assertEqual(client.encode(random_bits(2)).mean.shape[1], 3)
+                self.assertLen(client.decode(np.zeros((2, 3))), 2)
+                with self.assertRaisesRegex(
+                    errors.InvalidRequest, r"z: expected \[N, 3\]"
+                ):
+                    client.decode(Z)
+            running.process.kill()
+            running.process.wait()
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2))
+            answers = [
+                pool.submit(client.decode, np.zeros((2, 3)))
+                for client in clients
+            ]
+            time.sleep(0.1)
+            ports = {
+                "port": int(running.grpc.split(":")[-1]),
+                "rest_api_port": int(running.rest.split(":")[-1]),
+            }
+            with model_server.serving(server, self.base, **ports):
+                for answer in answers:
+                    self.assertLen(answer.result(), 2)
+
+
+class ChecksTest(parameterized.TestCase, tf.test.TestCase):
+    """What a client does before it asks, and without a server."""
+
+    SPECS = {
+        "decode": {
+            "inputs": {"z": ("float32", (-1, 2))},
+            "outputs": {"image": ("float32", (-1, *IMAGE_SHAPE))},
+        },
+        "score": {
+            "inputs": {
+                "image": ("float32", (-1, *IMAGE_SHAPE)),
+                "seed": ("int64", (-1,)),
+            },
+            "outputs": {},
+        },
+        "encode": {
+            "inputs": {"image": ("float32", (-1, *IMAGE_SHAPE))},
+            "outputs": {},
+        },
+        "sample": {"inputs": {"seed": ("int64", (-1,))}, "outputs": {}},
+    }
+
+    def client(self, **settings):
+        """A client, and a transport that is a mock."""
+        client = Client(**settings)
+        client._transport = mock.create_autospec(
+            transports.Transport, instance=True
+        )
+        client._transport.signatures.return_value = self.SPECS
+        client._transport.status.return_value = {1: "AVAILABLE"}
+        return client, client._transport
+
+    @parameterized.parameters(
+        ("decode", [[[0.0, np.nan]]], "z: expected finite.*received nan"),
+        ("decode", [[[0.0, -np.inf]]], "z: expected finite.*received -inf"),
+        ("decode", [[[0.0, 1e300]]], "z: expected finite.*received inf"),
+        ("decode", [np.zeros((2, 3))], r"z: .*\[N, 2\].*received \[2, 3\]"),
+        ("decode", [np.zeros(2)], r"z: expected \[N, 2\].*received \[2\]"),
+        ("decode", [np.zeros((0, 2))], r"z: .*one row.*received \[0, 2\]"),
+        ("decode", [0.0], r"z: .*one row.*received \[\] of float64"),
+        ("decode", [[[0.0, 1j]]], "z: expected finite.*complex"),
+        ("decode", [[["a", "b"]]], "z: expected finite.*received .*U1"),
+        ("decode", [[[0.0, 1.0], [2.0]]], "z: expected.*several shapes"),
+        ("decode", [[[True, False]]], "z: expected finite.*bool"),
+        ("encode", [np.full((1, 4, 3, 1), np.nan)], "image: .*received nan"),
+        ("encode", [np.full((1, 4, 3, 1), 1.5)], "image: .*1.*received 1.5"),
+        ("encode", [np.full((1, 4, 3, 1), -0.5)], "image: .*received -0.5"),
+        ("encode", [np.full((1, 4, 3, 1), 255)], "image: .*received 255"),
+        ("encode", [np.zeros((4, 3, 1))], r"image: .*\[N, 4, 3, 1\]"),
+        ("sample", [[1.0]], "seed: expected integers.*float64"),
+        ("sample", [[True]], "seed: expected integers.*bool"),
+        ("sample", [[2**63]], f"seed: expected integers.*{2**63}"),
+        ("sample", [[2**70]], "seed: expected integers.*object"),
+        ("sample", [[-(2**70)]], "seed: expected integers.*object"),
+        ("sample", [7], r"seed: .*received \[\] of int64"),
+        ("sample", [[]], "seed: expected integers.*at least one row"),
+        ("sample", [[[1]]], r"seed: expected \[N\] of int64.*\[1, 1\]"),
+        ("score", [random_bits(2), [1]], "image, seed: .*received 2, 1"),
+        ("sample_png", [[1]], "sample_png: expected .*received.*decode, enc"),
+    )
+    def test_refuses_before_it_asks(self, name, inputs, message):
+        client, transport = self.client()
+        with self.assertRaisesRegex(errors.InvalidRequest, message):
+            getattr(client, name)(*inputs)
+        transport.predict.assert_not_called()
+
+    def test_converts_what_it_can_without_loss_of_meaning(self):
+        client, transport = self.client()
+        transport.predict.return_value = {"image": np.zeros(1)}
+        for value in ([[1, 2]], np.array([[1, 2]], np.uint8), [[1.0, 2.0]]):
+            client.decode(value)
+            z = transport.predict.call_args.args[1]["z"]
+            self.assertEqual(z.dtype, np.float32)
+            self.assertAllEqual(z, [[1, 2]])
+        for value in (np.array([5], np.uint64), np.array([5], np.int8), [5]):
+            with contextlib.suppress(TypeError):  # of the mock's answer
+                client.sample(value)
+            seed = transport.predict.call_args.args[1]["seed"]
+            self.assertEqual((seed.dtype, seed.tolist()), (np.int64, [5]))
+
+    def test_looks_again_when_a_shape_does_not_fit(self):
+        client, transport = self.client()
+        changed = self.SPECS | {
+            "decode": {"inputs": {"z": ("float32", (-1, 3))}, "outputs": {}}
+        }
+        transport.signatures.side_effect = lambda refresh=False: (
+            changed if refresh else self.SPECS
+        )
+        transport.predict.return_value = {"image": "answer"}
+        self.assertEqual(client.decode(np.zeros((1, 3))), "answer")
+        self.assertEqual(
+            transport.signatures.call_args_list,
+            [mock.call(False), mock.call(True)],
+        )
+        # What no version could answer is no reason to look.
+        transport.signatures.reset_mock()
+        for z in ([[np.nan, 0.0]], np.zeros((0, 2))):
+            with self.assertRaises(errors.InvalidRequest):
+                client.decode(z)
+        transport.signatures.assert_not_called()
+
+    def test_several_requests_ask_one_version(self):
+        client, transport = self.client(rows_per_request=2)
+        transport.status.return_value = {
+            1: "END",
+            3: "AVAILABLE",
+            2: "AVAILABLE",
+            4: "LOADING",
+        }
+        latest, went = 3, False
+
+        def predict(signature, inputs, version):
+            nonlocal latest, went
+            if len(inputs["z"]) == 1 and not went:
+                went, latest = True, 4
+                transport.status.return_value = {3: "END", 4: "AVAILABLE"}
+            if version != latest:
+                raise errors.NotFound(f"version {version}")
+            return {"image": np.full(len(inputs["z"]), version)}
+
+        transport.predict.side_effect = predict
+        self.assertAllEqual(client.decode(np.zeros((5, 2))), 5 * [4])
+        versions = [call.args[2] for call in transport.predict.call_args_list]
+        self.assertEqual(versions, [3, 3, 3, 4, 4, 4])
+
+    @parameterized.parameters(
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"retries": -1},
+        {"retries": 1.5},
+        {"rows_per_request": 0},
+        {"max_message_bytes": 2**31},
+        {"url": "127.0.0.1:8501"},
+    )
+    def test_refuses_settings(self, **settings):
+        ((name, value),) = settings.items()
+        with self.assertRaisesRegex(
+            vae_tf.UserError, f"{name}: expected .*received '?{value}"
+        ):
+            Client(**settings)
+
+    def test_closes_its_connection(self):
+        client, transport = self.client()
+        with client as same:
+            self.assertIs(client, same)
+        transport.close.assert_called_once_with()
+
+    @parameterized.parameters(
+        "127.0.0.1:8501",
+        "ftp://127.0.0.1:8501",
+        "http://",
+        "http://127.0.0.1:port",
+        "grpc://127.0.0.1",
+    )
+    def test_refuses_what_is_no_url(self, url):
+        with self.assertRaisesRegex(
+            vae_tf.UserError, f"--url: expected http.*grpc.*received '{url}'"
+        ):
+            client_module.connect(url, "vae")
+
+
+class CommandsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (["sample", "--n=0"], "--n: expected an integer >= 1, received 0"),
+        (["sample", f"--seed={2**63}"], "--seed: expected an integer >= -"),
+        (["sample", "7"], "expected flags only.*received '7'"),
+        (["status", "--n=3"], "Unknown command line flag 'n'"),
+        (["sampel", "--n=3"], "expected one of sample, .*received 'sampel'"),
+        ([], "command: expected one of sample, status, received ''"),
+        (["status", "--url=localhost"], "--url: expected .*'localhost'"),
+        (
+            ["sample", "--seed", str(2**63 - 1), "--n=2"],
+            f"seed: expected integers.*received.*({2**63}|float64)",
+        ),
+    )
+    def test_a_mistake_is_one_line(self, arguments, message):
+        code, out, err = run(*arguments)
+        self.assertEqual((code, out), (2, ""))
+        self.assertRegex(err, f"^ERROR: .*{message}.*\n$")
+
+    @parameterized.parameters(
+        ("L", 1, (4, 3)),
+        ("RGB", 16, (16, 12, 3)),
+        ("RGB", 7, (12, 9, 3)),
+        ("L", 3, (8, 6)),
+    )
+    def test_a_sheet_is_about_square(self, mode, n, shape):
+        png = io.BytesIO()
+        Image.new(mode, (3, 4), 255 if mode == "L" else (9, 8, 7)).save(
+            png, "PNG"
+        )
+        path = pathlib.Path(self.create_tempdir().full_path) / "sheet"
+        with mock.patch.object(
+            Client, "sample_png", return_value=n * [png.getvalue()]
+        ):
+            code, _, _ = run("sample", f"--n={n}", f"--out={path}")
+            self.assertEqual(code, 0)
+            sheet = Image.open(path)
+            self.assertEqual((sheet.mode, sheet.format), (mode, "PNG"))
+            self.assertEqual(np.asarray(sheet).shape, shape)
+            gone = path / "sheet.png"
+            code, _, err = run("sample", f"--n={n}", f"--out={gone}")
+        self.assertEqual(code, 2)
+        self.assertRegex(err, f"^ERROR: --out: expected .*'{gone}'.*\n$")
+
+    def test_an_interrupted_sheet_leaves_the_old_one(self):
+        png = io.BytesIO()
+        Image.new("L", (3, 4)).save(png, "PNG")
+
+        def fill_the_disk(image, path, kind):
+            pathlib.Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        path = pathlib.Path(self.create_tempdir().full_path) / "sheet.png"
+        path.write_bytes(b"old")
+        with (
+            mock.patch.object(
+                Client, "sample_png", return_value=[png.getvalue()]
+            ),
+            mock.patch.object(Image.Image, "save", fill_the_disk),
+        ):
+            code, _, err = run("sample", "--n=1", f"--out={path}")
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^ERROR: --out: expected .*No space left.*\n$")
+        self.assertEqual(path.read_bytes(), b"old")
+        self.assertEqual([path], list(path.parent.iterdir()))
+
+    def test_without_a_server_it_is_one_line_and_needs_no_tensorflow(self):
+        (port,) = model_server._free_ports(1)
+        code = (
+            "import sys\n"
+            "from vae_tf.serving import client\n"
+            "try:\n"
+            "    client.main()\n"
+            "finally:\n"
+            "    assert not {'tensorflow', 'keras', 'grpc'} & set(sys.modules)"
+        )
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                code,
+                "status",
+                f"--url=http://127.0.0.1:{port}",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertRegex(
+            result.stderr,
+            f"^ERROR: http://127.0.0.1:{port}: expected .*refused.*\n$",
+        )
+
+    def test_help(self):
+        for arguments, words in (
+            (["--help"], "client sample --n 16"),
+            (["sample", "--help"], "--seed: seed of the first"),
+        ):
+            result = subprocess.run(
+                [sys.executable, "-m", "vae_tf.serving.client", *arguments],
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertIn(words, result.stdout)

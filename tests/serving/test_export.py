@@ -1,0 +1,284 @@
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+from finished import FinishedRun
+from small import combined, random_bits, small_vae
+
+import vae_tf
+from vae_tf.serving import check, versions
+from vae_tf.serving import export as export_module
+
+SIGNATURES = {
+    "decode",
+    "serving_default",
+    "encode",
+    "sample",
+    "sample_png",
+    "reconstruct",
+    "score",
+}
+
+
+def manifest_of(bundle):
+    return json.loads((bundle / check.MANIFEST).read_text())
+
+
+class ExportTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.create_tempdir().full_path) / "vae"
+
+    @parameterized.parameters(
+        ("bernoulli", "iaf", "mixture", "mlp"),
+        ("continuous_bernoulli", "iaf", "standard_normal", "conv"),
+        ("normal", "full_covariance", "mixture", "mlp"),
+        ("discretized_logistic", "mean_field", "vamp", "mlp"),
+        ("bernoulli", "full_covariance", "vamp", "conv"),
+    )
+    def test_every_family_passes_the_check(
+        self, likelihood, posterior, prior, network
+    ):
+        # The check scans every signature, runs it through the C library in a
+        # fresh process, and compares with the model in memory: z to the bit.
+        vae = combined(likelihood, posterior, prior, network=network)
+        path = vae_tf.export(vae, self.directory)
+        content = manifest_of(path)
+        self.assertEqual(set(content["signatures"]), SIGNATURES)
+        self.assertEqual(
+            [content[name] for name in ("likelihood", "posterior", "prior")],
+            [likelihood, posterior, prior],
+        )
+
+    def test_runs_in_a_session_of_a_process_without_the_package(self):
+        vae = small_vae()
+        # Weights in sequence: no two alike, so that none can be swapped.
+        start = 0
+        for variable in vae.trainable_variables:
+            values = np.arange(start, start + np.prod(variable.shape))
+            variable.assign(np.sin(values).reshape(variable.shape))
+            start += values.size
+        path = vae_tf.export(vae, self.directory)
+        self.assertEqual(path, self.directory / "1")
+        for rows in (1, 2, 5):
+            z = np.random.default_rng(rows).standard_normal((rows, 2))
+            np.save(self.directory / "z.npy", z.astype(np.float32))
+            code = (
+                "import sys, numpy as np, tensorflow.compat.v1 as tf\n"
+                "with tf.Session(graph=tf.Graph()) as session:\n"
+                "    meta = tf.saved_model.loader.load(\n"
+                "        session, ['serve'], sys.argv[1])\n"
+                "    one = meta.signature_def['serving_default']\n"
+                "    image = session.run(one.outputs['image'].name,\n"
+                "        {one.inputs['z'].name: np.load(sys.argv[2])})\n"
+                "assert 'vae_tf' not in sys.modules\n"
+                "np.save(sys.argv[3], image)\n"
+            )
+            out = self.directory / "image.npy"
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-c",
+                    code,
+                    path,
+                    self.directory / "z.npy",
+                    out,
+                ],
+                check=True,
+                capture_output=True,
+                cwd=self.directory,
+            )
+            expected = vae.decoder(z.astype(np.float32)).mean()
+            self.assertAllClose(np.load(out), expected, 1e-5, 1e-5)
+
+    def test_holds_the_contract_and_each_weight_once(self):
+        vae = small_vae()
+        path = vae_tf.export(vae, self.directory, num_importance_samples=3)
+        loaded = tf.saved_model.load(str(path))
+        self.assertEqual(set(loaded.signatures), SIGNATURES)
+        images = random_bits(3)
+        encoded = loaded.signatures["encode"](image=tf.constant(images))
+        self.assertAllClose(encoded["mean"], vae.encoder(images).mean())
+        stored = tf.train.list_variables(str(path / "variables/variables"))
+        sizes = [np.prod(shape) for name, shape in stored if "used" in name]
+        self.assertEqual(sum(sizes), vae.count_params())
+        data = path / "variables/variables.data-00000-of-00001"
+        self.assertLess(data.stat().st_size, 1.1 * 4 * sum(sizes) + 2000)
+        content = manifest_of(path)
+        self.assertEqual(content["num_importance_samples"], 3)
+        self.assertIsNone(content["trained_on"])
+
+    def test_versions_count_up_and_old_ones_go(self):
+        vae = small_vae()
+        for expected in ("1", "2", "3"):
+            path = vae_tf.export(vae, self.directory, keep=2)
+            self.assertEqual(path.name, expected)
+        self.assertEqual(versions.published(self.directory), [2, 3])
+        self.assertEqual(vae_tf.export(vae, self.directory, 7).name, "7")
+        self.assertEqual(versions.published(self.directory), [2, 3, 7])
+
+    def test_refuses_arguments_before_any_work(self):
+        for name, values in (
+            ("version", (0, "5", True)),
+            ("num_importance_samples", (0, 1.5, "64")),
+            ("keep", (0, -1, True)),
+        ):
+            for value in values:
+                with self.assertRaisesRegex(
+                    vae_tf.UserError, f"--{name}: expected an integer >= 1"
+                ):
+                    vae_tf.export(None, self.directory, **{name: value})
+        self.assertFalse(self.directory.exists())
+
+    def test_a_bundle_that_fails_its_check_is_not_published(self):
+        traced = export_module._traced
+
+        def trace_another(functions):
+            function, specs = functions["decode"]
+            return traced(
+                functions
+                | {
+                    "decode": (
+                        lambda z: {"image": 1.1 * function(z)["image"]},
+                        specs,
+                    )
+                }
+            )
+
+        with (
+            mock.patch.object(export_module, "_traced", trace_another),
+            self.assertRaisesRegex(RuntimeError, "(?s)not published.*decode/"),
+        ):
+            vae_tf.export(small_vae(), self.directory)
+        self.assertEmpty(os.listdir(self.directory))
+
+    def test_a_version_appears_whole(self):
+        # Whenever an export is killed, its directory is what it was at the
+        # call before: without a number until the one rename, and then whole
+        # and on disk.
+        rename, fsync, synced, seen = os.rename, os.fsync, set(), []
+
+        def watched_rename(source, target):
+            self.assertEqual(versions.published(self.directory), [])
+            check.check_checksums(pathlib.Path(source))
+            files = {p.stat().st_ino for p in pathlib.Path(source).rglob("*")}
+            self.assertContainsSubset(files, synced)
+            seen.append(pathlib.Path(target).name)
+            rename(source, target)
+
+        def watched_fsync(descriptor):
+            synced.add(os.fstat(descriptor).st_ino)
+            fsync(descriptor)
+
+        def watched(name):
+            function = getattr(export_module, name)
+
+            def stage(*arguments):
+                function(*arguments)
+                self.assertEqual(versions.published(self.directory), [])
+                seen.append(name)
+
+            return mock.patch.object(export_module, name, stage)
+
+        with (
+            mock.patch.object(os, "rename", watched_rename),
+            mock.patch.object(os, "fsync", watched_fsync),
+            watched("_save"),
+            watched("_check"),
+        ):
+            vae_tf.export(small_vae(), self.directory)
+        self.assertEqual(seen, ["_save", "_check", "1"])
+
+    def test_a_full_disk_leaves_no_version(self):
+        # A process that may write no file longer than 3000 bytes, then one of
+        # 100000, which the graph alone fills.
+        code = (
+            "import resource, signal, sys, vae_tf\n"
+            "from small import small_vae\n"
+            "vae = small_vae()\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "for limit in (1000, 100000):\n"
+            "    hard = resource.RLIM_INFINITY\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))\n"
+            "    try:\n"
+            "        vae_tf.export(vae, sys.argv[1])\n"
+            "    except vae_tf.UserError as error:\n"
+            "        print('REFUSED', error)\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(self.directory)],
+            capture_output=True,
+            text=True,
+            cwd=pathlib.Path(__file__).parents[1],
+        )
+        refusals = [
+            line
+            for line in result.stdout.splitlines()
+            if line.startswith("REFUSED --export_dir: expected a directory")
+        ]
+        self.assertLen(refusals, 2, result.stdout + result.stderr)
+        self.assertIn("too large", refusals[0])
+        self.assertEmpty(os.listdir(self.directory))
+
+    @pytest.mark.slow
+    def test_a_killed_export_leaves_no_version_that_is_not_whole(self):
+        code = (
+            "import sys, vae_tf\n"
+            "from small import small_vae\n"
+            "vae = small_vae()\n"
+            "print('begin', flush=True)\n"
+            "while True:\n"
+            "    vae_tf.export(vae, sys.argv[1])\n"
+        )
+        generator = random.Random(0)
+        for _ in range(10):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, str(self.directory)],
+                stdout=subprocess.PIPE,
+                cwd=pathlib.Path(__file__).parents[1],
+            )
+            process.stdout.readline()
+            time.sleep(generator.uniform(0.0, 8.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            for version in versions.published(self.directory):
+                check.check_checksums(self.directory / str(version))
+        self.assertNotEmpty(versions.published(self.directory))
+
+
+class ExportRunTest(FinishedRun):
+    def test_the_manifest_says_what_the_run_is_worth(self):
+        run_dir = self.copy()
+        directory = run_dir.with_name("exported")
+        content = manifest_of(vae_tf.export_run(run_dir, directory))
+        told = content["trained_on"]
+        self.assertEqual(told["variant"], "digits (scikit-learn)")
+        self.assertEqual(told["binarization"], "dynamic")
+        self.assertEqual(told["dequantization"], "none")
+        self.assertEqual(told["seed"], 0)
+        self.assertIsNone(told["test"])
+        measured = vae_tf.evaluate_run(
+            run_dir, num_importance_samples=5, num_examples=20
+        )
+        path = vae_tf.export_run(run_dir, directory, keep=1)
+        self.assertEqual(os.listdir(directory), ["2"])
+        test = manifest_of(path)["trained_on"]["test"]
+        self.assertEqual(test["num_importance_samples"], 5)
+        self.assertEqual(
+            test["log_marginal_likelihood"],
+            measured["log_marginal_likelihood"],
+        )
+        (run_dir / "evaluation-test.json").write_text("{}")
+        with self.assertRaisesRegex(vae_tf.UserError, "damaged file"):
+            vae_tf.export_run(run_dir, directory)

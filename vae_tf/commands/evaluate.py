@@ -1,0 +1,46 @@
+"""Measures a trained run: ELBO and importance-weighted log p(x), in nats per
+image, with error bars.
+
+python evaluate.py, or vae-evaluate where the package is installed
+"""
+
+import dataclasses
+from typing import Any
+
+from vae_tf import command_line
+from vae_tf.config import MAX_SEED, SPLITS
+from vae_tf.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Settings):
+    run_dir: str = setting("runs/latest", "the run to measure")
+    split: str = setting("test", "images to measure on", choices=SPLITS)
+    num_importance_samples: int = setting(
+        1000, "K, draws of z for each image", minimum=1
+    )
+    num_examples: int | None = setting(
+        None, "the first so many images (unset: all)", minimum=1
+    )
+    seed: int = setting(0, "of the draws", minimum=0, maximum=MAX_SEED)
+    data_dir: str | None = setting(
+        None, "TFDS data directory (unset: the run's)"
+    )
+
+
+def evaluate(given: dict[str, Any]) -> None:
+    settings = Evaluation(**given)
+    import vae_tf  # After the flags: `--help` needs no TensorFlow.
+
+    result = vae_tf.evaluate_run(**dataclasses.asdict(settings))
+    for name, value in result.items():
+        number = isinstance(value, float)
+        print(f"{name:27}", f"{value:.3f}" if number else value)
+
+
+def main() -> None:
+    command_line.run(Evaluation, evaluate, __doc__)
+
+
+if __name__ == "__main__":
+    main()

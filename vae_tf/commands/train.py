@@ -1,0 +1,28 @@
+"""Trains a variational autoencoder on images and writes a run directory.
+
+python train.py --latent_dim 2, or vae-train where the package is installed
+"""
+
+import dataclasses
+from typing import Any
+
+from vae_tf import command_line
+from vae_tf.config import Config
+
+
+def train(given: dict[str, Any]) -> None:
+    config = Config(**given)
+    if config.resume and config.run_dir:
+        # What was not named on the command line is as the run had it.
+        config = dataclasses.replace(Config.load(config.run_dir), **given)
+    import vae_tf  # After the flags: `--help` needs no TensorFlow.
+
+    vae_tf.train(config)
+
+
+def main() -> None:
+    command_line.run(Config, train, __doc__)
+
+
+if __name__ == "__main__":
+    main()

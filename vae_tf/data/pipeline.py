@@ -1,0 +1,405 @@
+"""Images as models see them: `tf.data` of [B, H, W, C] float32 in [0, 1],
+binarised or dequantised where asked.
+
+Validation and test are binarised or dequantised once, from a constant of this
+package: the same pixels in every run on every machine. Training draws its order
+and its noise from the seed and the number of the epoch alone, so that a resumed
+run sees what an uninterrupted one would have seen."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_tf.config import LIKELIHOODS, NOT_IN_SUPPORT, SPLITS, Config
+from vae_tf.data.disk_images import DiskImages, window
+from vae_tf.data.sources import Source, load_source
+from vae_tf.executions import InStep
+from vae_tf.noise import uniform
+from vae_tf.settings import UserError
+
+NOISE_KEY = 0xB17  # Philox key of the bits drawn once
+DEQUANTIZATION_KEY = 0xDE9  # and of the noise within a level
+PREFETCH = 8  # batches
+WINDOW = 2**24  # bytes of images on disk that are shuffled among each other
+
+
+def load_data(
+    dataset: str | None = None,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    likelihood: str = "bernoulli",
+    binarization: str | None = None,
+    dequantization: str | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> "Data":
+    """Train, validation and test images of a dataset, ready for `VAE.fit`.
+
+    Args:
+      dataset: a TFDS image dataset, "digits" or a folder of images; None means
+        MNIST, or digits, with a warning, where MNIST is neither prepared nor
+        downloadable.
+      data_dir: TFDS data directory; None means `$TFDS_DATA_DIR`, else TFDS's
+        own default.
+      image_size: height and width to which images are cropped and resized;
+        None keeps their own.
+      channels: 1 for grey, 3 for RGB; None keeps what is stored.
+      likelihood: family of p(x|z), which decides binarisation and
+        dequantisation where these are None.
+      binarization: "none"; "threshold" (x >= 1/2); "static" (x ~ Bernoulli(grey
+        level), drawn once); "dynamic" (drawn anew each epoch in training, once
+        in validation and test).
+      dequantization: "uniform" (x = (k + u) / levels with u uniform in [0, 1),
+        drawn anew each epoch in training, once in validation and test), which
+        a density needs, or it grows without bound at the levels; or "none".
+      batch_size: images per batch; the last batch may be shorter.
+      seed: of the training order and noise. Splits and evaluation data never
+        depend on it.
+
+    Raises:
+      UserError: the dataset is unknown or out of reach, or the likelihood does
+        not describe its pixels.
+    """
+    Config(  # checks them
+        dataset=dataset,
+        data_dir=data_dir,
+        image_size=image_size,
+        channels=channels,
+        likelihood=likelihood,
+        binarization=binarization,
+        dequantization=dequantization,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    source = load_source(dataset, data_dir, image_size, channels)
+    support = LIKELIHOODS[likelihood]
+    if source.levels == 2:
+        # Binary already: each of the three would give back the same bits.
+        binarization = "none"
+    unset = binarization is None
+    binarization = binarization or (
+        "dynamic" if support == "binary" else "none"
+    )
+    dequantization = dequantization or (
+        "uniform" if support == "interval" else "none"
+    )
+    levels = source.levels if binarization == "none" else 2
+    if dequantization == "uniform" and support != "interval":
+        raise UserError(
+            f"--dequantization: expected none for a {likelihood} likelihood, "
+            f"received 'uniform': {NOT_IN_SUPPORT[support]}."
+        )
+    if dequantization == "none" and support == "interval":
+        warnings.warn(
+            f"--dequantization: none leaves the pixels of {source.name} at "
+            f"{levels} values, where the density of a {likelihood} likelihood "
+            "can grow without bound: its nats say nothing of the model.",
+            stacklevel=2,
+        )
+    if support == "binary" and levels > 2:
+        raise UserError(
+            f"--binarization: expected threshold, static or dynamic for a "
+            f"{likelihood} likelihood on the {levels} grey levels of "
+            f"{source.name}, received 'none': {NOT_IN_SUPPORT[support]}."
+        )
+    if support == "levels" and levels not in (2, 256):
+        raise UserError(
+            f"--likelihood: expected one for the {levels} grey levels of "
+            f"{source.name}, received {likelihood!r}: "
+            f"{NOT_IN_SUPPORT[support]}."
+        )
+    data = Data(source, binarization, batch_size, seed, dequantization)
+    if unset and binarization == "dynamic" and data.image_shape[-1] > 1:
+        warnings.warn(
+            f"--binarization: unset, so each colour channel of {source.name} "
+            "becomes a random bit; --likelihood discretized_logistic (levels) "
+            "or continuous_bernoulli (densities) keeps the colours.",
+            stacklevel=2,
+        )
+    return data
+
+
+@dataclasses.dataclass
+class Data:
+    """Three splits of images, `[B, H, W, C]` float32 in [0, 1], as
+    `tf.data.Dataset`s.
+
+    `train` comes in a new order at each pass; `validation` and `test` keep the
+    stored one.
+    """
+
+    source: Source
+    binarization: str
+    batch_size: int
+    seed: int
+    dequantization: str = "none"
+
+    def __post_init__(self):
+        self._pass = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self.train = self._train()
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """Made when it is first asked for, because that draws its noise."""
+        return self.in_order("validation")
+
+    @functools.cached_property
+    def test(self) -> tf.data.Dataset:
+        """As `validation`."""
+        return self.in_order("test")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`."""
+        return tuple(self.source.images["train"].shape[1:])
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Images by split."""
+        return {split: len(self.source.images[split]) for split in SPLITS}
+
+    def labels(self, split: str) -> np.ndarray | None:
+        """Integer labels [N] of a split's images in their stored order; None
+        where the source has none.
+        """
+        return self.source.labels[split]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Makes the next pass over `train` that of `epoch`, counted from 0;
+        else each pass is one further.
+        """
+        self._pass.assign(epoch - 1)
+
+    def describe(self) -> dict[str, Any]:
+        """What a number measured on this data must carry to be comparable, for
+        `config.json`.
+        """
+        return {
+            "variant": self.source.variant,
+            "levels": self.source.levels,
+            "image_shape": list(self.image_shape),
+            "splits": self.num_examples,
+            "checksum": self._checksum(),
+            "binarization": self.binarization,
+            "dequantization": self.dequantization,
+        }
+
+    def in_order(
+        self,
+        split: str,
+        batch_size: int | None = None,
+        limit: int | None = None,
+    ):
+        """The (first `limit`) images of a split in their stored order, the same
+        pixels at every pass.
+        """
+        batch_size = batch_size or self.batch_size
+        images = self.source.images[split]
+        limit = len(images) if limit is None else min(limit, len(images))
+        if isinstance(images, np.ndarray):
+            images = self._drawn_once(0, images[:limit], split)
+            batches = tf.data.Dataset.from_tensor_slices(images)
+            batches = batches.batch(batch_size)
+        else:
+
+            def read(first):
+                rows = slice(first, min(first + batch_size, limit))
+                return self._drawn_once(first, images[rows], split)
+
+            batches = tf.data.Dataset.range(0, limit, batch_size).map(
+                lambda first: tf.ensure_shape(
+                    tf.numpy_function(read, [first], read(0).dtype),
+                    (None, *self.image_shape),
+                )
+            )
+        return _ahead(batches.map(self._as_floats))
+
+    def _train(self) -> tf.data.Dataset:
+        count = self.num_examples["train"]
+        images = self.source.images["train"]
+        if in_memory := isinstance(images, np.ndarray):
+            if self.binarization == "static":
+                images = self._bits_once(0, images, "train")
+            table = tf.constant(images)
+            batches_of = self._rows
+        else:
+            batches_of = functools.partial(self._pixels, images)
+        steps = -(-count // self.batch_size)
+
+        def one_pass(_):
+            # Order and noise of a pass are functions of the seed and its
+            # number: nothing else to remember.
+            key = tf.stack(
+                [tf.constant(self.seed, tf.int64), self._pass.assign_add(1)]
+            )
+            seeds = tf.random.stateless_uniform(
+                (steps, 2), key, None, None, tf.int64
+            )
+            return tf.data.Dataset.zip(
+                {
+                    "stored": batches_of(key),
+                    "seed": tf.data.Dataset.from_tensor_slices(seeds),
+                }
+            )
+
+        def images_of(element):
+            stored = element["stored"]
+            if in_memory:
+                stored = tf.gather(table, stored)
+            return self._training_pixels(stored, element["seed"])
+
+        elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
+        elements = elements.apply(
+            tf.data.experimental.assert_cardinality(steps)
+        )
+        dataset = _ahead(elements.map(images_of))
+        dataset.in_step = InStep(_ahead(elements), images_of)
+        return dataset
+
+    def _rows(self, key: tf.Tensor) -> tf.data.Dataset:
+        """Batches of the numbers of all training images, in a new order."""
+        count = self.num_examples["train"]
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=key
+        )
+        # Cut here, where `batch` would take each number by itself.
+        whole, rest = divmod(count, self.batch_size)
+        blocks = tf.reshape(order[: count - rest], (whole, self.batch_size))
+        batches = tf.data.Dataset.from_tensor_slices(blocks)
+        if not rest:
+            return batches
+        last = tf.data.Dataset.from_tensors(order[count - rest :])
+        return batches.concatenate(last)
+
+    def _pixels(self, images: DiskImages, key: tf.Tensor) -> tf.data.Dataset:
+        """Batches of all training images on disk, in a new order."""
+        size = max(WINDOW // math.prod(self.image_shape), self.batch_size)
+
+        def drawn(first, pixels):
+            if self.binarization == "static":
+                return self._bits_once(first, pixels, "train")
+            return pixels
+
+        def read(number):
+            pixels = tf.numpy_function(
+                lambda key, number: window(images, key, number, size, drawn),
+                [key, number],
+                tf.uint8,
+            )
+            return tf.ensure_shape(pixels, (None, *self.image_shape))
+
+        windows = tf.data.Dataset.range(-(-len(images) // size)).map(read)
+        return windows.rebatch(self.batch_size)
+
+    @property
+    def _levels(self) -> int:
+        """Levels of the pixels after binarisation."""
+        return self.source.levels if self.binarization == "none" else 2
+
+    def _training_pixels(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Stored pixels, or static bits, `[B, H, W, C]` -> float32, with the
+        noise of a seed, two integers; the same compiled and not, but for
+        rounding.
+        """
+
+        def noise(seed):
+            rows, pixels = tf.shape(images)[0], math.prod(self.image_shape)
+            return tf.reshape(uniform((rows, pixels), seed), tf.shape(images))
+
+        if self.binarization == "dynamic":
+            # x ~ Bernoulli(k / (levels - 1))
+            grey = tf.cast(images, tf.float32) / (self.source.levels - 1)
+            images = tf.cast(noise(seed) < grey, tf.float32)
+        elif self.binarization == "threshold":
+            images = 2 * tf.cast(images, tf.int32) >= self.source.levels - 1
+        images = tf.cast(images, tf.float32)
+        if self.dequantization == "uniform":
+            # x = (k + u) / levels
+            return (images + noise(seed + [0, 1])) / self._levels
+        return self._scaled(images)
+
+    def _drawn_once(
+        self, first: int, images: np.ndarray, split: str
+    ) -> np.ndarray:
+        """Stored pixels of the images from number `first` on -> float32 where
+        they are dequantised, else levels as uint8; the same in every run.
+        """
+        if self.binarization == "threshold":
+            middle = self.source.levels - 1
+            images = (2 * images.astype(np.int32) >= middle).astype(np.uint8)
+        elif self.binarization != "none":
+            images = self._bits_once(first, images, split)
+        if self.dequantization == "none":
+            return images
+        # x = (k + u) / levels
+        pixels = np.empty(images.shape, np.float32)
+        for row, image in enumerate(images):
+            noise = _uniform(
+                DEQUANTIZATION_KEY, split, first + row, image.shape
+            )
+            pixels[row] = (image + noise) / self._levels
+        return pixels
+
+    def _bits_once(
+        self, first: int, images: np.ndarray, split: str
+    ) -> np.ndarray:
+        """x ~ Bernoulli(k / (levels - 1)) per pixel, as uint8."""
+        bits = np.empty_like(images)
+        for row, image in enumerate(images):
+            noise = _uniform(NOISE_KEY, split, first + row, image.shape)
+            bits[row] = noise < image / (self.source.levels - 1)
+        return bits
+
+    def _as_floats(self, images: tf.Tensor) -> tf.Tensor:
+        """What `_drawn_once` gave -> float32 in [0, 1]."""
+        if self.dequantization == "uniform":
+            return images
+        return self._scaled(tf.cast(images, tf.float32))
+
+    def _scaled(self, images: tf.Tensor) -> tf.Tensor:
+        """Levels as float32 -> [0, 1]; for bits, no pass over the batch."""
+        return images if self._levels == 2 else images / (self._levels - 1)
+
+    def _checksum(self) -> str:
+        """SHA-256 of the stored images; of name, version and sizes where they
+        are on disk.
+        """
+        digest = hashlib.sha256(
+            f"{self.source.variant} {self.num_examples}".encode()
+        )
+        for split in SPLITS:
+            if isinstance(images := self.source.images[split], np.ndarray):
+                digest.update(np.ascontiguousarray(images).data)
+        return f"sha256:{digest.hexdigest()}"
+
+
+def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Prepares batches while the model is busy with others.
+
+    Without tf.data's autotuning: its thread, which an iterator waits for at the
+    end of its life, held up one epoch in four of a small model for its length.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(PREFETCH).with_options(options)
+
+
+def _uniform(key: int, split: str, row: int, shape: tuple) -> np.ndarray:
+    """Noise in [0, 1) of one image, whatever the batch it comes in.
+
+    Raw Philox words, and not a Generator's methods, because only their stream
+    is promised never to change.
+    """
+    philox = np.random.Philox(
+        key=key, counter=[0, 0, SPLITS.index(split), int(row)]
+    )
+    words = philox.random_raw(math.prod(shape))
+    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)

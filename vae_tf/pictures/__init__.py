@@ -1,0 +1,1 @@
+"""What a model makes of images, as arrays and as pictures of them."""

@@ -1,0 +1,1 @@
+"""A run directory, from its birth to its report."""

@@ -1,0 +1,94 @@
+"""Config -> the data and the untrained model that it describes."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import keras
+
+from vae_tf.config import Config
+from vae_tf.data.pipeline import Data, load_data
+from vae_tf.decoder import Decoder
+from vae_tf.encoder import Encoder
+from vae_tf.likelihoods import LIKELIHOODS
+from vae_tf.networks import DECODER_BODIES, ENCODER_BODIES
+from vae_tf.objectives import OBJECTIVES
+from vae_tf.posteriors import POSTERIORS
+from vae_tf.priors import PRIORS
+from vae_tf.settings import choose
+from vae_tf.vae import TRAIN_VARIABLES, VAE
+
+
+def load_data_of(config: Config, data_dir: str | None = None) -> Data:
+    """The data that `config` names, from `data_dir` if its own is elsewhere
+    today.
+    """
+    return load_data(
+        config.dataset,
+        data_dir=data_dir or config.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+        likelihood=config.likelihood,
+        binarization=config.binarization,
+        dequantization=config.dequantization,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def build(config: Config, described: dict[str, Any]) -> VAE:
+    """The untrained model that `config` describes, for data as `Data.describe`
+    describes it.
+
+    Each part takes those settings that its constructor names."""
+    height, width, channels = described["image_shape"]
+    image_shape = (height, width, channels)
+    steps_per_epoch = -(-described["splits"]["train"] // config.batch_size)
+    settings = dataclasses.asdict(config) | {
+        "image_shape": image_shape,
+        "kl_warmup_steps": config.kl_warmup_epochs
+        * steps_per_epoch
+        * updates_per_step(config),
+    }
+    mirrored = config.hidden_units and config.hidden_units[::-1]
+
+    def part(argument, family, **changes):
+        return choose(
+            argument, settings[argument], family, **(settings | changes)
+        )
+
+    with _dtype_policy(config):
+        return VAE(
+            encoder=Encoder(
+                config.latent_dim,
+                posterior=part("posterior", POSTERIORS),
+                network=part("network", ENCODER_BODIES),
+            ),
+            decoder=Decoder(
+                image_shape,
+                likelihood=part("likelihood", LIKELIHOODS),
+                network=part("network", DECODER_BODIES, hidden_units=mirrored),
+            ),
+            prior=part("prior", PRIORS),
+            objective=part("objective", OBJECTIVES),
+            train_variables=config.train_variables,
+            seed=config.seed,
+        )
+
+
+@contextlib.contextmanager
+def _dtype_policy(config: Config):
+    """The policy of the layers made meanwhile."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(
+        "mixed_bfloat16" if config.mixed_precision else "float32"
+    )
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def updates_per_step(config: Config) -> int:
+    """How often the optimizer moves in a training step."""
+    return len(TRAIN_VARIABLES[config.train_variables])

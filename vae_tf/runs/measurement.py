@@ -1,0 +1,100 @@
+"""A run's best model, measured on a split of its data."""
+
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from vae_tf.config import SPLITS, Config
+from vae_tf.evaluation import importance
+from vae_tf.files import written_atomically
+from vae_tf.pictures.snapshots import neighbour_accuracy
+from vae_tf.runs import report
+from vae_tf.runs.directory import (
+    load,
+    load_data_of_run,
+    require_writable,
+)
+from vae_tf.settings import UserError
+
+
+def evaluate_run(
+    run_dir: str | os.PathLike,
+    split: str = "test",
+    num_importance_samples: int = 1000,
+    num_examples: int | None = None,
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> dict[str, Any]:
+    """Measures a run's best model on a split, and writes into the run
+    `evaluation-<split>.json` and, image by image, `evaluation-<split>.npz`; its
+    report, where it has one, then shows the figures.
+
+    Args:
+      run_dir: a run directory.
+      split: "train", "validation" or "test", binarised once.
+      num_importance_samples: K, draws of z for each image.
+      num_examples: the first so many images; None for all.
+      seed: of the draws.
+      data_dir: TFDS data directory, where it is not that of the run.
+
+    Returns:
+      What the JSON says: `importance.summary`, with what makes it comparable
+        and, where images have classes, `knn_accuracy`: the share of images
+        whose class is that of most of the 5 nearest z ~ q(z|x) of others.
+
+    Raises:
+      UserError: there is no such run or split, the run is damaged, or its data
+        is out of reach or has changed.
+    """
+    if split not in SPLITS:
+        raise UserError(
+            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
+        )
+    if num_examples is not None and num_examples < 1:
+        raise UserError(
+            "--num_examples: expected an integer >= 1, received "
+            f"{num_examples!r}."
+        )
+    vae, config = load(run_dir), Config.load(run_dir)
+    require_writable(run_dir)
+    data = load_data_of_run(run_dir, data_dir)
+    dataset = data.in_order(split, importance.BATCH_SIZE, num_examples)
+    estimates = importance.evaluate(
+        vae,
+        dataset,
+        num_importance_samples,
+        seed,
+        verbose=int(sys.stdout.isatty()),
+    )
+    result = {
+        "dataset": data.source.variant,
+        "binarization": data.binarization,
+        "dequantization": data.dequantization,
+        "split": split,
+        "likelihood": config.likelihood,
+        **importance.summary(estimates, num_importance_samples),
+        "seed": seed,
+        "units": "nats per example",
+    }
+    labels = data.labels(split)
+    if labels is not None:
+        z = np.concatenate(
+            [
+                vae.encoder(images).sample(seed=[seed, number])
+                for number, images in enumerate(dataset)
+            ]
+        )
+        result["knn_accuracy"] = neighbour_accuracy(z, labels[: len(z)])
+    path = pathlib.Path(run_dir) / f"evaluation-{split}.npz"
+    with written_atomically(path) as temporary:
+        np.savez(temporary, **estimates._asdict())
+    path = path.with_suffix(".json")
+    with written_atomically(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    if config.figures_every:
+        report.write(run_dir)
+    return result

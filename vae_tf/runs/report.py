@@ -1,0 +1,294 @@
+"""A finished run, drawn and written up: its figures, and `report.html`, one
+page that needs nothing beside it.
+"""
+
+import base64
+import html
+import importlib.resources
+import json
+import os
+import pathlib
+import string
+
+import numpy as np
+
+import vae_tf
+from vae_tf.config import SPLITS, read_run
+from vae_tf.files import written_atomically
+from vae_tf.pictures import figures, gallery, latent_points, snapshots
+from vae_tf.runs.directory import (
+    best,
+    bound,
+    load,
+    load_data_of_run,
+    read_metrics,
+    require_writable,
+)
+from vae_tf.vae import VAE
+
+REPORT = "report.html"
+MAX_TRAVERSALS = 10  # latent dimensions, those that tell most
+NUM_INTERPOLATIONS = 3  # pairs of images
+# The figures in their order: name, words for who cannot see it, caption.
+FIGURES = (
+    (
+        "posterior.gif",
+        "animation of latent samples over training, coloured by class",
+        "The posterior taking shape: one sample of q(z|x) for each held-out "
+        "image, from before the first step to the end.",
+    ),
+    (
+        "prior_predictive.gif",
+        "animation of images generated from the prior over training",
+        "The prior predictive over training: what p(x|z) draws for z of the "
+        "prior.",
+    ),
+    (
+        "posterior.png",
+        "scatter of latent samples of held-out images, coloured by class",
+        "The posterior at the best epoch; behind it, the prior.",
+    ),
+    (
+        "prior_predictive.png",
+        "generated images",
+        "The prior predictive at the best epoch.",
+    ),
+    (
+        "reconstructions.png",
+        "rows of images, their reconstructions, and the difference",
+        "Held-out images; the mean of p(x|z) at the mean of q(z|x); the second "
+        "minus the first.",
+    ),
+    (
+        "training_curves.png",
+        "curves of ELBO, reconstruction and KL by epoch, and bars of how much "
+        "each latent dimension tells",
+        "The ELBO and its two terms, in nats per image, and how much each "
+        "latent dimension tells: a collapsed one tells nothing.",
+    ),
+    (
+        "traversals.png",
+        "rows of images that change along one latent dimension each",
+        "Traversals: from the posterior's mean of one image, each latent "
+        "dimension in turn takes the values from -3 to 3.",
+    ),
+    (
+        "interpolations.png",
+        "rows of images on the way from one image to another",
+        "Interpolations between the posterior's means of two images, straight "
+        "and along a sphere about the origin.",
+    ),
+)
+
+
+def report_run(
+    run_dir: str | os.PathLike,
+    data_dir: str | None = None,
+    prior_predictive: str = "samples",
+    spacing: str = "equal",
+) -> pathlib.Path:
+    """`redraw` of a run's best model, and `write`.
+
+    Args:
+      run_dir: a run directory.
+      data_dir: TFDS data directory, where it is not that of the run.
+      prior_predictive, spacing: see `snapshots.prior_predictive`.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      UserError: there is no such run, it is damaged, or its data is out of
+        reach or has changed.
+    """
+    require_writable(run_dir)
+    vae = load(run_dir)
+    held = snapshots.held_out(load_data_of_run(run_dir, data_dir))
+    redraw(run_dir, vae, held, prior_predictive, spacing)
+    return write(run_dir)
+
+
+def redraw(
+    run_dir: str | os.PathLike,
+    vae: VAE,
+    held: snapshots.HeldOut,
+    shows: str = "samples",
+    spacing: str = "equal",
+) -> None:
+    """Draws every figure of a finished run anew: the animations from what was
+    recorded in training, the rest from its best model.
+
+    Args:
+      run_dir: of the run.
+      vae: its best model.
+      held: from `snapshots.held_out` of its data.
+      shows, spacing: see `snapshots.prior_predictive`.
+    """
+    run_dir = pathlib.Path(run_dir)
+    history = read_metrics(run_dir)
+    recorded = gallery.recorded(run_dir, len(history))
+    last = snapshots.take(
+        vae,
+        held,
+        int(best(history)["epoch"]),
+        recorded[-1] if recorded else None,
+        shows,
+        spacing,
+    )
+    gallery.write(
+        run_dir,
+        gallery.draw([*recorded, last], history)
+        | {
+            "traversals": figures.drawn(_traversals(vae, held, last)),
+            "interpolations": figures.drawn(_interpolations(vae, held)),
+        },
+    )
+    if recorded:
+        gallery.animate(run_dir, recorded)
+
+
+def _traversals(vae, held, snapshot):
+    order = np.argsort(snapshot.per_dimension)[::-1][:MAX_TRAVERSALS]
+    values = latent_points.axis(13)
+    images = snapshots.traversals(vae, held.images[0], values)[order]
+    return figures.rows_of_images(
+        images,
+        [f"$z_{{{dimension + 1}}}$" for dimension in order],
+        "from $z_d = -3$ to $3$, for each dimension $d$ by what it tells",
+    )
+
+
+def _interpolations(vae, held):
+    rows, names = [], []
+    for pair in range(min(NUM_INTERPOLATIONS, len(held.images) // 2)):
+        for path in latent_points.PATHS:
+            first, last = held.images[2 * pair : 2 * pair + 2]
+            rows.append(snapshots.interpolations(vae, first, last, path=path))
+            names.append(path)
+    return figures.rows_of_images(
+        np.stack(rows), names, "from one image to another"
+    )
+
+
+def write(run_dir: str | os.PathLike) -> pathlib.Path:
+    """Writes `report.html` of what is in a run: settings, metrics, evaluations
+    and figures.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      UserError: there is no such run, or it is damaged.
+    """
+    run_dir = pathlib.Path(run_dir)
+    run, history = read_run(run_dir), read_metrics(run_dir)
+    data = run["data"]
+    template = importlib.resources.files("vae_tf.runs") / REPORT
+    page = string.Template(template.read_text("utf-8")).substitute(
+        title=html.escape(
+            f"A variational autoencoder of {data['variant']}, "
+            f"D = {run['latent_dim']}"
+        ),
+        subtitle=html.escape(
+            f"{run_dir.resolve().name}: q(z|x) {run['posterior']}, p(z) "
+            f"{run['prior']}, p(x|z) {run['likelihood']}, objective "
+            f"{run['objective']}, network {run['network']}; "
+            f"{' x '.join(map(str, data['image_shape']))} pixels, "
+            f"{data['levels']} levels, binarization {run['binarization']}, "
+            f"dequantization {run['dequantization']}."
+        ),
+        results=_results(run_dir, history),
+        figures="\n".join(
+            _figure(run_dir / gallery.FIGURES / name, words, caption)
+            for name, words, caption in FIGURES
+            if (run_dir / gallery.FIGURES / name).is_file()
+        ),
+        settings=_table(
+            (name, html.escape(str(value)))
+            for name, value in (
+                *((k, v) for k, v in run.items() if not isinstance(v, dict)),
+                *((f"data: {k}", v) for k, v in data.items()),
+                *run["versions"].items(),
+            )
+        ),
+        version=vae_tf.__version__,
+    )
+    path = run_dir / REPORT
+    with written_atomically(path) as temporary:
+        temporary.write_text(page, "utf-8")
+    return path
+
+
+def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
+    """What training reached, and what `evaluate.py` measured."""
+    parts = []
+    if history:
+        top, name = best(history), bound(history)
+        parts.append(
+            f"<p>Training: validation {name.removeprefix('val_').upper()} "
+            f"{top[name]:.2f} nats per image at epoch {top['epoch']} of "
+            f"{len(history)}, after {history[-1]['seconds'] / 60:.1f} minutes "
+            f"in all (ELBO {top['val_elbo']:.2f} = reconstruction "
+            f"{top['val_reconstruction']:.2f} - KL {top['val_kl']:.2f}).</p>"
+        )
+    recorded = gallery.recorded(run_dir, len(history))
+    snapshot = recorded[-1] if recorded else None
+    if snapshot is not None and np.isfinite(snapshot.accuracy):
+        parts.append(
+            "<p>Classes in latent space: the 5 nearest neighbours of a "
+            "sampled z name the class of "
+            f"{snapshot.accuracy:.1%} of {len(snapshot.points)} validation "
+            f"images (epoch {snapshot.epoch}).</p>"
+        )
+    measured = [
+        json.loads(path.read_text())
+        for split in SPLITS
+        if (path := run_dir / f"evaluation-{split}.json").is_file()
+    ]
+    for found in measured:
+        rows = [
+            (name.replace("_", " "), _number(value))
+            for name, value in found.items()
+            if value is not None
+        ]
+        parts.append(
+            f"<h3>Measured on the {found['split']} split, in nats per image"
+            f"</h3><div class='scroll'>{_table(rows, 'number')}</div>"
+        )
+    if not measured:
+        parts.append(
+            "<p>log p(x) has not been measured: <code>python evaluate.py "
+            f"--run_dir {html.escape(str(run_dir))}</code> does.</p>"
+        )
+    return "\n".join(parts)
+
+
+def _number(value) -> str:
+    return (
+        f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+    )
+
+
+def _table(rows, kind: str = "") -> str:
+    cells = "".join(
+        f"<tr><th scope='row'>{html.escape(name)}</th>"
+        f"<td class='{kind}'>{value}</td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def _figure(path: pathlib.Path, words: str, caption: str) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    wide = path.stem in (
+        "reconstructions",
+        "training_curves",
+        "traversals",
+        "interpolations",
+    )
+    return (
+        f"<figure{' class=wide' if wide else ''}>"
+        f'<img src="data:image/{path.suffix[1:]};base64,{content}" '
+        f'alt="{html.escape(words)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )

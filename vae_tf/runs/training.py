@@ -1,0 +1,213 @@
+"""Config -> data, model, optimizer, callbacks, fit -> a run directory."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import shlex
+import sys
+from typing import NamedTuple, cast
+
+import keras
+
+from vae_tf.config import Config, read_run
+from vae_tf.data.pipeline import Data
+from vae_tf.pictures import snapshots
+from vae_tf.runs import checkpoints, directory, report
+from vae_tf.runs.building import build, load_data_of, updates_per_step
+from vae_tf.runs.callbacks import Board, Pictures, RunRecorder
+from vae_tf.settings import UserError
+from vae_tf.vae import VAE
+
+# Between two returns to Python, which cost as much as a small step; fewer where
+# what they are made from would take more than so many bytes.
+STEPS_PER_EXECUTION = 32
+BLOCK = 2**24
+
+
+class Run(NamedTuple):
+    """A finished run: where it lies, the model of its best epoch, and a row of
+    metrics per epoch.
+    """
+
+    run_dir: pathlib.Path
+    vae: VAE
+    history: list[dict[str, float]]
+
+
+def train(config: Config) -> Run:
+    """Trains the model that `config` describes, and writes it to a run
+    directory.
+
+    Raises:
+      UserError: the dataset is out of reach or does not suit the likelihood,
+        the run directory is in use or cannot be written, or (`resume`) holds no
+        run of this configuration. Nothing has been written then.
+    """
+    saved = _run_to_resume(config) if config.resume else None
+    if saved:
+        config = _filled_from(saved, config)
+    else:
+        directory.require_unused(config.run_dir)
+    keras.utils.set_random_seed(config.seed)
+    data = load_data_of(config)
+    config = dataclasses.replace(
+        config,
+        dataset=data.source.name,
+        binarization=data.binarization,
+        dequantization=data.dequantization,
+    )
+    if saved:
+        _require_unchanged(saved, config, data)
+    vae = build(config, data.describe())
+    vae.compile(
+        optimizer=_optimizer(config, len(data.train)),
+        jit_compile="auto"
+        if config.jit_compile is None
+        else config.jit_compile,
+        steps_per_execution=steps_per_execution(data),
+    )
+    vae.optimizer.build(vae.trainable_variables)
+    # Not by the name of a link such as runs/latest, which is made anew.
+    run_dir = pathlib.Path(_resumed_dir(config)).resolve() if saved else None
+    history = checkpoints.restore(run_dir, vae) if run_dir else []
+    if len(history) > config.epochs:
+        raise UserError(
+            f"--epochs: expected at least the {len(history)} epochs that the "
+            f"run has finished, received {config.epochs}."
+        )
+    if not history:
+        vae.adapt(data.train)
+    run_dir = run_dir or directory.create(config)
+    config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
+    directory.write_config(run_dir, config, data)
+    directory.point_latest_to(run_dir)
+
+    recorder = RunRecorder(run_dir, config, data.start_epoch, history)
+    board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
+    pictures = []
+    if config.figures_every:
+        held = snapshots.held_out(data)
+        pictures = [
+            Pictures(
+                run_dir, held, config.figures_every, recorder.history, *board
+            )
+        ]
+    vae.fit(
+        data.train,
+        validation_data=data.validation,
+        initial_epoch=len(history),
+        epochs=len(history) if recorder.out_of_patience() else config.epochs,
+        callbacks=[recorder, *pictures, *board],
+        # A bar for a person, a line per epoch for a log.
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    directory.load_best(run_dir, vae)
+    if config.figures_every:
+        report.redraw(run_dir, vae, held)
+        report.write(run_dir)
+    _report(run_dir, data, config.likelihood, recorder.history)
+    return Run(run_dir, vae, recorder.history)
+
+
+def steps_per_execution(data: Data) -> int:
+    """Training steps between two returns to Python."""
+    # Of what waits for a step: numbers of rows in memory, or stored pixels.
+    waits = data.train.in_step.elements.element_spec["stored"]
+    batch = data.batch_size * math.prod(waits.shape[1:]) * waits.dtype.size
+    return min(STEPS_PER_EXECUTION, len(data.train), max(BLOCK // batch, 1))
+
+
+def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
+    steps = config.epochs * steps_per_epoch * updates_per_step(config)
+    rise = steps // 20
+    rate = config.learning_rate
+    schedule = {
+        "constant": rate,
+        # A warm-up, because large first steps make latents collapse for good.
+        "cosine": keras.optimizers.schedules.CosineDecay(
+            0.0, steps - rise, warmup_target=rate, warmup_steps=rise
+        ),
+        "exponential": keras.optimizers.schedules.ExponentialDecay(
+            rate, steps, 0.01
+        ),
+    }[config.lr_schedule]
+    optimizer = {
+        "adam": keras.optimizers.Adam,
+        "rmsprop": keras.optimizers.RMSprop,
+        "sgd": keras.optimizers.SGD,
+    }[config.optimizer]
+    return optimizer(schedule)
+
+
+def _run_to_resume(config: Config) -> Config:
+    if not config.run_dir:
+        raise UserError(
+            "--resume: expected --run_dir with the run to go on with, received "
+            "none."
+        )
+    saved = Config.load(config.run_dir)
+    directory.require_writable(config.run_dir)
+    return saved
+
+
+def _resumed_dir(config: Config) -> str:
+    return cast(str, config.run_dir)  # `_run_to_resume` has required it.
+
+
+def _filled_from(saved: Config, config: Config) -> Config:
+    """`config` with what it leaves unset taken from the run that it resumes."""
+    unset = {
+        field.name: getattr(saved, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) is None
+    }
+    return dataclasses.replace(config, **unset)
+
+
+def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
+    """Raises UserError where a resumed run would not be the same run."""
+    for field in dataclasses.fields(config):
+        ours, theirs = getattr(config, field.name), getattr(saved, field.name)
+        if field.name not in Config.RESUMABLE and ours != theirs:
+            raise UserError(
+                f"--{field.name}: expected {theirs!r}, with which the run in "
+                f"{config.run_dir} began, received {ours!r} with --resume."
+            )
+    recorded, found = read_run(_resumed_dir(config))["data"], data.describe()
+    if recorded["checksum"] != found["checksum"]:
+        raise UserError(
+            f"--resume: expected the data of the run, {recorded['variant']} "
+            f"with {recorded['checksum']}, received {found['variant']} with "
+            f"{found['checksum']}."
+        )
+
+
+def _report(
+    run_dir: pathlib.Path,
+    data: Data,
+    likelihood: str,
+    history: list[dict[str, float]],
+) -> None:
+    """Prints what was reached, where it lies, and what comes next."""
+    top = directory.best(history)
+    bound = directory.bound(history)
+    print(
+        f"Best validation {bound.removeprefix('val_').upper()} "
+        f"{top[bound]:.2f} nats per image at epoch {top['epoch']} of "
+        f"{len(history)} ({data.source.variant}, {data.source.levels} grey "
+        f"levels, likelihood {likelihood}, binarization {data.binarization}, "
+        f"dequantization {data.dequantization}) after "
+        f"{history[-1]['seconds']:.0f} s, in {shlex.quote(str(run_dir))}. "
+        f"Next: {next_steps(run_dir)}"
+    )
+
+
+def next_steps(run_dir: str | os.PathLike) -> str:
+    """The commands to go on with, as whoever typed this one has them."""
+    script = pathlib.Path(sys.argv[0]).suffix == ".py"
+    return "; ".join(
+        f"{f'python {name}.py' if script else f'vae-{name}'} "
+        f"--run_dir {shlex.quote(str(run_dir))}"
+        for name in ("evaluate", "export")
+    )
