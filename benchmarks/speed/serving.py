@@ -1,7 +1,7 @@
 """Latency and throughput of a served model: the session alone against a round
 trip over gRPC, then many clients at once.
 
-python benchmarks/serving.py
+python -m benchmarks.speed.serving
 
 Runs tensorflow_model_server where there is one ($TENSORFLOW_MODEL_SERVER, or on
 PATH), else the double of the tests, whose Python serves a real session: its
@@ -18,10 +18,10 @@ import time
 import unittest
 
 import numpy as np
-from commands import ROOT
 
+from benchmarks.shared.commands import ROOT
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
+from vae_tf.settings import Settings, setting
 
 sys.path.append(str(ROOT / "tests"))
 import model_server  # noqa: E402 (it is the tests' own)
@@ -149,4 +149,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(Serving, main)
+    command_line.run(Serving, main, __doc__)

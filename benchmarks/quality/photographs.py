@@ -1,19 +1,20 @@
 """A folder of photographs: 64x64 crops of scikit-learn's two bundled ones, a
 convolutional VAE, and its reconstructions against the mean image.
 
-python benchmarks/photographs.py
+python -m benchmarks.quality.photographs
 """
 
 import dataclasses
 import pathlib
 
 import numpy as np
-from commands import run
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vae_tf import command_line, figures
-from vae_tf.config import Settings, setting
+from benchmarks.shared.commands import run
+from vae_tf import command_line
+from vae_tf.pictures import figures
+from vae_tf.settings import Settings, setting
 
 SIZE = 64
 TRAIN = (
@@ -98,4 +99,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(Photographs, main)
+    command_line.run(Photographs, main, __doc__)

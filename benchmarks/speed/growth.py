@@ -1,7 +1,7 @@
 """What an epoch costs as the data and the model grow: synthetic images of 28x28
 pixels, in memory and on disk, and networks of growing width.
 
-python benchmarks/growth.py
+python -m benchmarks.speed.growth
 
 Memory is the peak of a process that trains on those images alone."""
 
@@ -14,15 +14,15 @@ import time
 
 import keras
 import numpy as np
-from train_speed import products_of
 
 import vae_tf
+from benchmarks.shared.floor import products_of
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
-from vae_tf.data import Data
-from vae_tf.disk_images import DiskImages
-from vae_tf.splits import Source
-from vae_tf.training import steps_per_execution
+from vae_tf.data.disk_images import DiskImages
+from vae_tf.data.pipeline import Data
+from vae_tf.data.splits import Source
+from vae_tf.runs.training import steps_per_execution
+from vae_tf.settings import Settings, setting
 
 SHAPE = (28, 28, 1)
 PIXELS = 28 * 28
@@ -127,4 +127,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(Growth, main)
+    command_line.run(Growth, main, __doc__)

@@ -1,7 +1,7 @@
 """Speed and memory of log p(x) with K = 5000 importance samples, against the
 machine's own float32 matrix products, in turns.
 
-python benchmarks/evaluate_speed.py
+python -m benchmarks.speed.evaluation
 
 Each image has draws of its own. The share is that of the network's products,
 which the estimate cannot do without, at the rate measured beside it."""
@@ -13,11 +13,11 @@ import time
 
 import keras
 import numpy as np
-from keras_vae import PEAK_SIZE, products
 
 import vae_tf
+from benchmarks.shared.floor import PEAK_SIZE, products
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
+from vae_tf.settings import Settings, setting
 
 PRODUCTS = 10  # in a turn
 
@@ -86,4 +86,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(EvaluateSpeed, main)
+    command_line.run(EvaluateSpeed, main, __doc__)

@@ -1,7 +1,7 @@
 """Where the milliseconds of a training step go, and what each of the choices
 behind `fit` saves: 784-256-256-128z on binarised MNIST, centred RMSprop.
 
-python benchmarks/step_profile.py
+python -m benchmarks.speed.step_profile
 
 Every row but the last three is a loop that XLA compiles."""
 
@@ -11,14 +11,13 @@ import time
 
 import keras
 import tensorflow as tf
-from keras_vae import PEAK_SIZE, products
-from train_speed import products_of
 
 import vae_tf
+from benchmarks.shared.floor import PEAK_SIZE, products, products_of
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
 from vae_tf.noise import standard_normal
-from vae_tf.training import steps_per_execution
+from vae_tf.runs.training import steps_per_execution
+from vae_tf.settings import Settings, setting
 from vae_tf.vae import minimize
 
 HIDDEN, LATENT = (256, 256), 128
@@ -173,4 +172,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(StepProfile, main)
+    command_line.run(StepProfile, main, __doc__)

@@ -1,7 +1,7 @@
 """Richer posterior, prior and objective against the mean-field baseline, on
 static MNIST: test log p(x) in nats per image, with paired errors.
 
-python benchmarks/static_mnist.py
+python -m benchmarks.quality.static_mnist
 """
 
 import dataclasses
@@ -10,10 +10,10 @@ import math
 import pathlib
 
 import numpy as np
-from commands import run
 
+from benchmarks.shared.commands import run
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
+from vae_tf.settings import Settings, setting
 
 # Body, optimizer, schedule, epochs and seed are the same in every row.
 TRAIN = "train.py --dataset binarized_mnist --latent_dim 40 --epochs 60"
@@ -63,8 +63,7 @@ def main(given):
         gain = log_p - baseline
         error = gain.std(ddof=1) / math.sqrt(len(gain))
         print(
-            f"| `{ROWS[name].strip() or 'the baseline'}` "
-            f"| {found['elbo']:.2f} "
+            f"| `{ROWS[name].strip() or 'the baseline'}` | {found['elbo']:.2f} "
             f"| {found['log_marginal_likelihood']:.2f} ± "
             f"{found['standard_error']:.2f} ",
             f"| {gain.mean():.3f} ± {error:.3f} | {gain.mean() / error:.1f} |"
@@ -81,4 +80,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(StaticMNIST, main)
+    command_line.run(StaticMNIST, main, __doc__)

@@ -2,7 +2,7 @@
 turns on one machine: float32, and at the end of a row our own mixed precision
 beside the machine's rate of bfloat16 products.
 
-python benchmarks/train_speed.py --torch_python torch_env/bin/python
+python -m benchmarks.speed.training --torch_python torch_env/bin/python
 
 PyTorch is needed for this alone, in any environment (pip install torch numpy).
 Every contestant trains the same model on the same images of binarised MNIST in
@@ -16,15 +16,14 @@ import sys
 import tempfile
 
 import numpy as np
-from commands import ROOT
-from keras_vae import PEAK_SIZE
-from stopwatch import Contestant
 
 import vae_tf
+from benchmarks.shared.commands import ROOT
+from benchmarks.shared.floor import PEAK_SIZE, products_of
+from benchmarks.shared.stopwatch import Contestant
 from vae_tf import command_line
-from vae_tf.config import Settings, UserError, setting
+from vae_tf.settings import Settings, UserError, setting
 
-HERE = ROOT / "benchmarks"
 # Network, hidden units, latent dimension, batch; images of a pass, which is a
 # round (None: all 50,000).
 ROWS = (
@@ -49,38 +48,6 @@ class TrainSpeed(Settings):
     )
 
 
-def products_of(network: str, hidden: tuple, latent: int) -> int:
-    """Multiply-adds of a step for one image: each weight meets every pixel or
-    row of its output once forwards, once for the gradient of its input (but for
-    the image's, which nobody asks for) and once for its own.
-    """
-    if network == "mlp":
-        widths = [784, *hidden]
-        layers = [
-            *zip(widths, widths[1:], strict=False),
-            (hidden[-1], 2 * latent),
-            (latent, hidden[-1]),
-            *zip(widths[:0:-1], widths[-2::-1], strict=False),
-        ]
-        sizes = [rows * columns for rows, columns in layers]
-    else:
-        # Pixels of the output times taps, channels in and channels out. What
-        # follows a doubled image needs 4 taps a pixel (`UpConvolution`).
-        sizes = [
-            196 * 9 * 1 * 32,
-            *2 * [196 * 9 * 32 * 32],
-            49 * 9 * 32 * 64,
-            *4 * [49 * 9 * 64 * 64],
-            49 * 64 * 2 * latent,
-            latent * 49 * 64,
-            196 * 4 * 64 * 32,
-            *2 * [196 * 9 * 32 * 32],
-            784 * 4 * 32 * 16,
-            784 * 16,
-        ]
-    return 3 * sum(sizes) - sizes[0]
-
-
 def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
     """Milliseconds per step of each contestant, round by round, on the images
     of a file.
@@ -89,9 +56,15 @@ def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
     shape = ["--network", network, "--hidden", *map(str, hidden)]
     shape += ["--latent", str(latent), "--batch", str(batch)]
     shape += ["--images", images]
-    tensorflow = [sys.executable, str(HERE / "keras_vae.py")]
-    torch = [settings.torch_python, str(HERE / "torch_vae.py")]
-    products, ours = ([*tensorflow, name] for name in ("products", "ours"))
+    products, ours, plain, torch = (
+        [python, "-m", f"benchmarks.{name}"]
+        for python, name in (
+            (sys.executable, "shared.floor"),
+            (sys.executable, "speed.ours"),
+            (sys.executable, "peers.keras_vae"),
+            (settings.torch_python, "peers.torch_vae"),
+        )
+    )
     ours += shape
     bfloat16 = ["--dtype", "bfloat16"]
     commands = {
@@ -103,7 +76,7 @@ def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
         "loader": [*torch, *shape, "--feed", "loader"],
     }
     if network == "mlp":
-        commands["plain"] = [*tensorflow, "plain", *shape]
+        commands["plain"] = [*plain, *shape]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     contestants = {
@@ -187,4 +160,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(TrainSpeed, main)
+    command_line.run(TrainSpeed, main, __doc__)

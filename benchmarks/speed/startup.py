@@ -1,7 +1,7 @@
 """How long a user waits before anything happens: `--help`, imports, the data,
 the first step of training.
 
-python benchmarks/startup.py
+python -m benchmarks.speed.startup
 
 Each figure is the median over fresh processes; "first" decodes the dataset,
 "second" finds it decoded."""
@@ -14,10 +14,9 @@ import sys
 import tempfile
 import time
 
-from commands import ROOT
-
+from benchmarks.shared.commands import ROOT
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
+from vae_tf.settings import Settings, setting
 
 HELP = "import runpy; runpy.run_path('train.py', run_name='__main__')"
 IMPORT = "import vae_tf; vae_tf.VAE"
@@ -103,4 +102,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(Startup, main)
+    command_line.run(Startup, main, __doc__)

@@ -1,5 +1,6 @@
 """The same VAE in PyTorch, as its users would write it: the baseline of
-`train_speed.py` and `time_to_quality.py`, which start it in a process.
+`benchmarks.speed.training` and `benchmarks.speed.time_to_quality`, which start
+it in a process.
 
 It imports nothing of this package and may run in an environment of its own
 (`pip install torch numpy`)."""
@@ -10,9 +11,10 @@ import time
 
 import numpy as np
 import torch
-from stopwatch import serve
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.shared.stopwatch import serve
 
 THREADS = 2
 

@@ -2,7 +2,7 @@
 the tutorial's own repository reports (K = 128): ours against PyTorch with that
 repository's settings.
 
-python benchmarks/time_to_quality.py --torch_python torch_env/bin/python
+python -m benchmarks.speed.time_to_quality --torch_python torch_env/bin/python
 
 Ours is one run of train.py, whose seconds are all that `fit` takes, XLA's
 compilation and the passes over the validation images included. PyTorch's are
@@ -17,12 +17,12 @@ import sys
 import tempfile
 
 import numpy as np
-from commands import ROOT, run
 
 import vae_tf
+from benchmarks.shared.commands import ROOT, run
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
-from vae_tf.runs import read_metrics
+from vae_tf.runs.directory import read_metrics
+from vae_tf.settings import Settings, setting
 
 TARGET = -97.10  # nats
 SAMPLES = 128  # K
@@ -67,11 +67,13 @@ def pytorch(directory: str, settings: TimeToQuality) -> tuple[float, float]:
     ).source
     images = f"{directory}/images.npz"
     np.savez(images, **source.images)
-    command = [settings.torch_python, f"{ROOT}/benchmarks/torch_vae.py"]
+    command = [settings.torch_python, "-m", "benchmarks.peers.torch_vae"]
     command += [*PUBLISHED.split(), "--images", images]
     command += ["--steps", str(LOOK), "--reach", str(TARGET)]
     command += ["--num_samples", str(SAMPLES)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     for line in process.stdout:
         steps, seconds, log_p = map(float, line.split())
         print(f"PyTorch: {steps:.0f} steps, {seconds:.0f} s, {log_p:.2f}")
@@ -100,4 +102,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(TimeToQuality, main)
+    command_line.run(TimeToQuality, main, __doc__)

@@ -4,6 +4,7 @@ A contestant prepares itself and calls `serve`; `Contestant` starts one, and
 asks it for a round whenever it is its turn. The others wait meanwhile, so that
 all meet the same machine."""
 
+import argparse
 import subprocess
 import sys
 import time
@@ -21,6 +22,28 @@ def serve(play: Callable[[], int]) -> None:
         steps = play()
         seconds = time.perf_counter() - start
         print("ROUND", 1000 * seconds / steps, flush=True)
+
+
+def fitting(vae, data):
+    """A round of one pass over the data."""
+
+    def play():
+        vae.fit(data, epochs=1, verbose=0)
+        return len(data)
+
+    return play
+
+
+def model_arguments(description: str) -> argparse.Namespace:
+    """The model and the images that a contestant was asked to train on."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--dtype", default="float32", help="of products")
+    parser.add_argument("--images", help="npz of bits")
+    parser.add_argument("--network", default="mlp")
+    parser.add_argument("--hidden", type=int, nargs="*", default=[])
+    parser.add_argument("--latent", type=int)
+    parser.add_argument("--batch", type=int)
+    return parser.parse_args()
 
 
 class Contestant:

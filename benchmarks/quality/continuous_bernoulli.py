@@ -1,7 +1,7 @@
 """The continuous Bernoulli against the Bernoulli formula on grey values, on
 dequantised MNIST: test ELBO in nats (of a density) per image.
 
-python benchmarks/continuous_bernoulli.py
+python -m benchmarks.quality.continuous_bernoulli
 
 Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845. The Bernoulli formula, x log
 p + (1 - x) log(1 - p), integrates to no constant over x in [0, 1]; the package
@@ -13,7 +13,7 @@ import math
 import pathlib
 
 from vae_tf import command_line
-from vae_tf.config import Settings, setting
+from vae_tf.settings import Settings, setting
 
 HIDDEN_UNITS = (500, 500)
 LATENT_DIM = 20
@@ -49,7 +49,8 @@ def main(given):
     import tensorflow as tf
 
     import vae_tf
-    from vae_tf import evaluation, likelihoods
+    from vae_tf import likelihoods
+    from vae_tf.evaluation import importance
 
     class BernoulliFormula(likelihoods.Bernoulli):
         """log p(x|z) = x log p + (1 - x) log(1 - p), for x in [0, 1]."""
@@ -154,12 +155,12 @@ def main(given):
         read = untrained(Read(data.image_shape, reading))
         read.set_weights(vae.get_weights())
         test = data.in_order(
-            "test", evaluation.BATCH_SIZE, settings.num_examples
+            "test", importance.BATCH_SIZE, settings.num_examples
         )
-        found = evaluation.evaluate(
+        found = importance.evaluate(
             read, test, settings.num_importance_samples, settings.seed
         )
-        return evaluation.summary(found, settings.num_importance_samples)
+        return importance.summary(found, settings.num_importance_samples)
 
     ours = trained("continuous_bernoulli", Read(data.image_shape, as_lambda))
     ours_clipped = trained(
@@ -192,4 +193,4 @@ def main(given):
 
 
 if __name__ == "__main__":
-    command_line.run(Benchmark, main)
+    command_line.run(Benchmark, main, __doc__)
