@@ -79,6 +79,14 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIsInstance(Config(learning_rate=1).learning_rate, float)
         self.assertEqual(Config(hidden_units=[3, 2]).hidden_units, (3, 2))
 
+    def test_a_path_is_absolute(self):
+        for path, expected in (
+            (pathlib.Path("mnist"), pathlib.Path.cwd() / "mnist"),
+            (pathlib.Path("~/crops"), pathlib.Path.home() / "crops"),
+        ):
+            self.assertEqual(Config(dataset=path).dataset, str(expected))
+        self.assertEqual(Config(dataset="mnist").dataset, "mnist")
+
     @parameterized.named_parameters(
         ("missing", None, "--run_dir: expected a run .*No such file"),
         ("truncated", '{"latent_dim": 2', "received a damaged file"),

@@ -98,9 +98,11 @@ class Config(Settings):
     )
 
     # Data.
-    dataset: str | None = setting(
+    dataset: str | os.PathLike | None = setting(
         None,
         "a TFDS image dataset, 'digits', or a path to a folder of images "
+        "(folders train, validation and test in it are its splits, others its "
+        "classes) or to an .npz of arrays x_train, y_train, x_test, y_test "
         "(unset: mnist, or digits where mnist is out of reach)",
     )
     data_dir: str | None = setting(
@@ -213,6 +215,10 @@ class Config(Settings):
     )
 
     def __post_init__(self):
+        if isinstance(self.dataset, os.PathLike):
+            # Absolute: "mnist" would be the name of another dataset.
+            path = os.path.abspath(os.path.expanduser(self.dataset))
+            object.__setattr__(self, "dataset", path)
         super().__post_init__()
         for name, none in (
             ("beta", 1.0),

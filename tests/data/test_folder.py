@@ -1,3 +1,4 @@
+import os
 import pathlib
 import warnings
 from unittest import mock
@@ -8,7 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from vae_tf.config import SPLITS
-from vae_tf.data import cache, splits
+from vae_tf.data import cache, listing, splits
 from vae_tf.data import folder as folder_source
 from vae_tf.data.disk_images import DiskImages
 from vae_tf.data.resizing import resized
@@ -16,7 +17,7 @@ from vae_tf.settings import UserError
 
 
 def load(folder, image_size=None, channels=None):
-    return folder_source.load_folder(str(folder), image_size, channels)
+    return folder_source.load_folder(folder, image_size, channels)
 
 
 def every(source):
@@ -37,7 +38,7 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
     def save(self, name, level, shape=(4, 4)):
         """A file whose pixels are all of one level, or of one colour."""
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((*shape, *np.shape(level)), level, np.uint8)
         PIL.Image.fromarray(pixels).save(path)
 
@@ -80,14 +81,70 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
         for number in range(30):
             self.save(f"{number % 2}/{number}.png", number)
         source = load(self.folder)
-        glob = pathlib.Path.glob
+        listed = listing._files
         with mock.patch.object(
-            pathlib.Path, "glob", lambda *args: list(glob(*args))[::-1]
+            listing,
+            "_files",
+            lambda *args: list(listed(*args))[::-1],
         ):
             reversed_ = load(self.folder)
         for split in SPLITS:
             self.assertAllEqual(reversed_.images[split], source.images[split])
             self.assertAllEqual(reversed_.labels[split], source.labels[split])
+
+    def test_folders_that_are_splits(self):
+        self.save_many(20, "train/{:02}.png")
+        for number in range(3):
+            self.save(f"test/{number}.png", 100 + number)
+            self.save(f"val/{number}.png", 200 + number)
+        source = load(self.folder)
+        # Nothing that is held out was trained on, and nothing is left over.
+        for split, levels in (
+            ("train", range(20)),
+            ("validation", (200, 201, 202)),
+            ("test", (100, 101, 102)),
+        ):
+            self.assertAllEqual(source.images[split][:, 0, 0, 0], levels)
+        self.assertEqual(source.labels, dict.fromkeys(SPLITS))
+
+    def test_a_split_without_a_folder_is_cut_from_train(self):
+        self.save_many(20, "train/{:02}.png")
+        self.save("test/a.png", 200)
+        source = load(self.folder)
+        rows = splits.split_rows({"train": 20, "test": 1})
+        for split in ("train", "validation"):
+            self.assertAllEqual(
+                source.images[split][:, 0, 0, 0], rows[split][1]
+            )
+        self.assertAllEqual(source.images["test"][:, 0, 0, 0], [200])
+        self.assertLen(source.images["validation"], 2)
+
+    @parameterized.parameters(False, True)
+    def test_classes_have_one_number_in_all_splits(self, streamed):
+        for number in range(10):
+            self.save(f"train/{('emu', 'cat')[number % 2]}/{number}.png", 0)
+        self.save("test/emu/a.png", 1)
+        self.save("test/dog/b.png", 2)
+        self.save("validation/flat.png", 3)
+        with mock.patch.object(
+            splits, "MEMORY_LIMIT", 0 if streamed else 2**20
+        ):
+            source = load(self.folder)
+        # cat, dog, emu; in the order of the names dog/b.png, emu/a.png.
+        self.assertAllEqual(source.labels["train"], [0] * 5 + [2] * 5)
+        self.assertAllEqual(source.labels["test"], [1, 2])
+        self.assertIsNone(source.labels["validation"])
+        for split, levels in (("test", [2, 1]), ("validation", [3])):
+            self.assertAllEqual(source.images[split][:][:, 0, 0, 0], levels)
+
+    def test_a_split_of_which_nothing_can_be_read(self):
+        self.save_many(10, "train/{:02}.png")
+        self.save("test/a.png", 0)
+        (self.folder / "test/a.png").write_text("no image")
+        with self.assertRaisesRegex(
+            UserError, r"1 of 1 unreadable: test/a.png \(not an image\)"
+        ):
+            load(self.folder)
 
     def test_which_files_are_images(self):
         for number, name in enumerate(
@@ -97,7 +154,6 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
         self.save_many(6)
         self.save(".hidden.png", 250)
         self.save(".hidden/a.png", 250)
-        (self.folder / "notes.txt").write_text("no image")
         (self.folder / "folder.png").mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # None of them is unreadable.
@@ -105,6 +161,95 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(
             np.sort(levels), sorted([*range(6), 0, 20, 40, 60, 80, 100])
         )
+
+    @parameterized.parameters(
+        (".png", "RGB"),
+        (".jpg", "CMYK"),
+        (".bmp", "RGB"),
+        (".gif", "P"),
+        (".tif", "CMYK"),
+        (".TIFF", "RGB"),
+        (".webp", "RGB"),
+        (".ppm", "RGB"),
+    )
+    def test_formats(self, suffix, mode):
+        self.save_many(9)
+        pixels = np.full((4, 4, 3), (204, 102, 51), np.uint8)
+        image = PIL.Image.fromarray(pixels).convert(mode)
+        image.save(self.folder / f"colours{suffix}")
+        (colours,) = (
+            image for image in every(load(self.folder)) if image.max() > 9
+        )
+        self.assertAllClose(colours, pixels, atol=3)
+
+    @parameterized.parameters(".gif", ".tif", ".webp")
+    def test_the_first_of_several_images(self, suffix):
+        self.save_many(9)
+        first, second = (
+            PIL.Image.new("RGB", (4, 4), (level,) * 3) for level in (100, 200)
+        )
+        first.save(
+            self.folder / f"a{suffix}", save_all=True, append_images=[second]
+        )
+        levels = np.sort(every(load(self.folder))[:, 0, 0, 0])
+        self.assertAllClose(levels, [*range(9), 100], atol=1)
+
+    def test_grey_levels_of_sixteen_bits_and_of_floats(self):
+        self.save_many(9)
+        for name, level in (
+            ("deep.png", np.uint16(257 * 30)),
+            ("deep.tif", np.uint16(257 * 40)),
+            ("unit.tif", np.float32(50 / 255)),
+            ("byte.tif", np.float32(60)),
+        ):
+            pixels = np.full((4, 4), level)
+            PIL.Image.fromarray(pixels).save(self.folder / name)
+        for name, level in (("low.tif", -1), ("high.tif", 256)):
+            pixels = np.full((4, 4), level, np.float32)
+            PIL.Image.fromarray(pixels).save(self.folder / name)
+        with self.assertWarnsRegex(
+            UserWarning,
+            r"skipped 2 of 15 .*: high.tif \(floats from 256.0 to 256.0, "
+            r"outside \[0, 1\] and \[0, 255\]\), low.tif \(floats from -1.0",
+        ):
+            images = every(load(self.folder))
+        self.assertEqual(images.shape[1:], (4, 4, 1))
+        self.assertAllEqual(
+            np.sort(images[:, 0, 0, 0]), [*range(9), 30, 40, 50, 60]
+        )
+
+    def test_no_other_program_is_started(self):
+        self.save_many(10)
+        image = PIL.Image.new("RGB", (4, 4))
+        image.save(self.folder / "disguised.png", "eps")
+        with (
+            mock.patch("subprocess.Popen", side_effect=AssertionError),
+            self.assertWarnsRegex(
+                UserWarning, r"1 of 11 .*: disguised.png \(not an image\)\.$"
+            ),
+        ):
+            load(self.folder)
+
+    def test_only_regular_files_are_opened(self):
+        self.save_many(10)
+        os.mkfifo(self.folder / "pipe.png")
+        (self.folder / "linked.png").symlink_to(self.folder / "00.png")
+        with self.assertWarnsRegex(
+            UserWarning, r"1 of 12 .*: pipe.png \(not a regular file\)\.$"
+        ):
+            images = every(load(self.folder))
+        self.assertAllEqual(np.sort(images[:, 0, 0, 0]), [0, *range(10)])
+
+    def test_names_that_no_terminal_shows(self):
+        self.save_many(10)
+        for name in (b"\xff.png", b"a\nb.png", "\u00e9.png".encode()):
+            (self.folder / os.fsdecode(name)).touch()
+        with self.assertWarnsRegex(
+            UserWarning,
+            r"3 of 13 .*: 'a\\nb.png' \(.*, \u00e9.png \(.*, '\\udcff.png' \(",
+        ) as said:
+            load(self.folder)
+        str(said.warning).encode()
 
     @parameterized.parameters(
         (0, None, 1), (0, 1, 1), (0, 3, 3), (1, None, 3), (1, 1, 1), (1, 3, 3)
@@ -230,25 +375,6 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
             UserError,
             "--dataset: expected a folder of readable images, received "
             r".*crops with 3 of 3 unreadable: 0.png \(not an image\), 1.png",
-        ):
-            load(self.folder)
-
-    def test_no_image_file(self):
-        (self.folder / "notes.txt").touch()
-        with self.assertRaisesRegex(
-            UserError,
-            r"--dataset: expected a folder of .png, .jpg, .jpeg images, .* "
-            "received .*crops without any",
-        ):
-            load(self.folder)
-
-    def test_both_flat_and_classes(self):
-        self.save_many(10)
-        self.save("cats/a.png", 0)
-        with self.assertRaisesRegex(
-            UserError,
-            r"--dataset: expected images either .* with both \(00.png, "
-            r"cats/a.png\)",
         ):
             load(self.folder)
 

@@ -1,6 +1,6 @@
 import os
+import pathlib
 import unittest
-import warnings
 from unittest import mock
 
 import numpy as np
@@ -192,12 +192,6 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllInSet(stack(data.train), [0.0, 1.0])
         self.assertEqual(data.image_shape, (8, 8, 1))
 
-    def test_a_bernoulli_likelihood_refuses_grey_images(self):
-        with self.assertRaisesRegex(
-            vae_tf.UserError, "17 grey levels of digits.*continuous Bernoulli"
-        ):
-            vae_tf.load_data("digits", binarization="none")
-
     @parameterized.named_parameters(
         ("likelihood", {"likelihood": "cauchy"}, "likelihood: expected one of"),
         ("binarization", {"binarization": "dither"}, "binarization: expected"),
@@ -214,6 +208,73 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         other.images["test"][0, 0, 0, 0] ^= 1
         changed = vae_tf.Data(other, "none", 8, 0).describe()
         self.assertNotEqual(one.describe()["checksum"], changed["checksum"])
+
+
+class ArraysTest(tf.test.TestCase):
+    IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 3, 1), np.uint8)
+
+    def test_arrays_are_data_like_any_other(self):
+        labels = np.arange(30), np.arange(10)
+        data = vae_tf.load_data(
+            images=(self.IMAGES[:30] / 255, self.IMAGES[30:] / 255),
+            labels=labels,
+            likelihood="discretized_logistic",
+            batch_size=8,
+        )
+        self.assertEqual(data.source.name, "arrays")
+        self.assertEqual(
+            data.num_examples, {"train": 27, "validation": 3, "test": 10}
+        )
+        self.assertAllClose(stack(data.test), self.IMAGES[30:] / 255)
+        self.assertAllEqual(data.labels("test"), range(10))
+        self.assertLen(data.train, 4)
+        # Chosen for the likelihood, and drawn as of any other source.
+        grey = vae_tf.load_data(images=self.IMAGES, batch_size=8)
+        self.assertEqual(grey.binarization, "dynamic")
+        source = Source("x", "arrays", 256, grey.source.images, {})
+        self.assertAllEqual(
+            stack(grey.test), stack(vae_tf.Data(source, "dynamic", 3, 1).test)
+        )
+        same = vae_tf.load_data(images=self.IMAGES / np.float32(255))
+        self.assertEqual(same.describe(), grey.describe())
+
+    def test_an_npz_and_a_folder_by_their_paths(self):
+        path = pathlib.Path(self.create_tempdir().full_path) / "my.npz"
+        np.savez(path, images=self.IMAGES)
+        expected = vae_tf.load_data(images=self.IMAGES)
+        for dataset in (path, str(path)):
+            data = vae_tf.load_data(dataset)
+            self.assertEqual(data.source.name, str(path))
+            self.assertEqual(data.source.variant, "npz my")
+            self.assertAllEqual(stack(data.test), stack(expected.test))
+        with self.assertRaisesRegex(vae_tf.UserError, "my.npz'.*no such path"):
+            vae_tf.load_data(path.parent / "elsewhere" / "my.npz")
+
+    def test_levels(self):
+        data = vae_tf.load_data(
+            images=self.IMAGES % 5, levels=5, likelihood="normal"
+        )
+        self.assertEqual(data.describe()["levels"], 5)
+        self.assertAllEqual(
+            np.floor(5 * stack(data.test)), data.source.images["test"]
+        )
+
+    def test_either_a_dataset_or_arrays(self):
+        for arguments, message in (
+            (
+                {"dataset": "digits"},
+                "dataset: expected None beside images, .*'d",
+            ),
+            ({"image_size": 8}, "image_size: expected None beside images"),
+            ({"channels": 1}, "channels: expected None beside images, .* 1"),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, message):
+                vae_tf.load_data(images=self.IMAGES, **arguments)
+        for name, value in (("labels", [1, 2]), ("levels", 256)):
+            with self.assertRaisesRegex(
+                vae_tf.UserError, f"{name}: expected None without images, rec"
+            ):
+                vae_tf.load_data("digits", **{name: value})
 
 
 @unittest.skipUnless(
@@ -307,57 +368,3 @@ class DequantizationTest(parameterized.TestCase, tf.test.TestCase):
         found = stack(self.data("static").test)
         bits = stack(vae_tf.Data(source(), "static", 8, 0).test)
         self.assertAllEqual(np.floor(found * 2), bits)
-
-    def test_what_is_unset_follows_the_likelihood(self):
-        for likelihood, binarization, dequantization in (
-            ("bernoulli", "dynamic", "none"),
-            ("continuous_bernoulli", "none", "uniform"),
-            ("normal", "none", "uniform"),
-        ):
-            data = vae_tf.load_data("digits", likelihood=likelihood)
-            self.assertEqual(data.binarization, binarization)
-            self.assertEqual(data.dequantization, dequantization)
-
-    @parameterized.named_parameters(
-        (
-            "levels",
-            {"likelihood": "discretized_logistic"},
-            "17 grey levels of d",
-        ),
-        (
-            "bits",
-            {"dequantization": "uniform"},
-            "--dequantization: expected no",
-        ),
-        (
-            "masses",
-            {"likelihood": "discretized_logistic", "dequantization": "uniform"},
-            "256 levels of 8-bit images gives what lies between",
-        ),
-    )
-    def test_a_mass_is_refused_off_its_support(self, settings, message):
-        with self.assertRaisesRegex(vae_tf.UserError, message):
-            vae_tf.load_data("digits", **settings)
-
-    def test_a_density_at_the_levels_is_warned_of(self):
-        with self.assertWarnsRegex(UserWarning, "grow without bound"):
-            vae_tf.load_data(
-                "digits", likelihood="normal", dequantization="none"
-            )
-
-    def test_random_bits_of_colours_are_warned_of(self):
-        colours = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 3))
-        source = Source(
-            "colours",
-            "colours",
-            256,
-            dict.fromkeys(SPLITS, np.uint8(colours)),
-            dict.fromkeys(SPLITS),
-        )
-        with mock.patch.object(data_module, "load_source", lambda *_: source):
-            with self.assertWarnsRegex(UserWarning, "colour channel of colour"):
-                vae_tf.load_data("colours")
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                vae_tf.load_data("colours", binarization="dynamic")
-                vae_tf.load_data("colours", likelihood="discretized_logistic")

@@ -130,10 +130,43 @@ class ResizingTest(tf.test.TestCase, parameterized.TestCase):
         ("L", True),
         ("LA", True),
         ("I;16", True),
-        ("P", False),
+        ("F", True),
         ("RGB", False),
         ("RGBA", False),
         ("CMYK", False),
     )
     def test_what_is_grey(self, mode, expected):
         self.assertEqual(is_grey(PIL.Image.new(mode, (2, 2))), expected)
+
+    def test_a_palette_of_greys_is_grey(self):
+        levels = np.array([[0, 7, 200]], np.uint8)
+        file = io.BytesIO()
+        PIL.Image.fromarray(levels).save(file, "gif")
+        image = PIL.Image.open(file)
+        self.assertEqual(image.mode, "P")
+        self.assertTrue(is_grey(image))
+        self.assertAllEqual(resized(image, None, 1)[..., 0], levels)
+        image.putpalette([0, 0, 0, 7, 7, 7, 200, 200, 201])
+        self.assertFalse(is_grey(image))
+
+    def test_floats(self):
+        for values, expected in (
+            ([[0, 0.5, 1]], [0, 128, 255]),
+            ([[0, 1.4, 254.6]], [0, 1, 255]),
+        ):
+            image = PIL.Image.fromarray(np.float32(values))
+            self.assertEqual(image.mode, "F")
+            self.assertAllEqual(resized(image, None, 1)[0, :, 0], expected)
+            self.assertAllEqual(resized(image, None, 3)[0, :, 2], expected)
+
+    @parameterized.parameters(
+        (np.float32, -0.1, "floats from -0.1"),
+        (np.float32, 255.5, "to 255.5, outside"),
+        (np.float32, np.nan, "floats from nan"),
+        (np.int32, 65536, "grey levels from 0 to 65536, outside 0 to 65535"),
+        (np.int32, -1, "grey levels from -1 to 0"),
+    )
+    def test_levels_outside_every_range(self, dtype, value, message):
+        image = PIL.Image.fromarray(np.array([[0, value]], dtype))
+        with self.assertRaisesRegex(ValueError, message):
+            resized(image, None, 1)

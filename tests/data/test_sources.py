@@ -103,17 +103,64 @@ class SourcesTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         ("no_such_dataset", "not found"),
-        ("./no_such_folder", "no such folder"),
-        ("~/no_such_folder", "no such folder"),
-        (__file__, "not a folder"),
+        ("", "failed"),
+        ("./no_such_folder", "no such path"),
+        ("~/no_such_folder", "no such path"),
+        ("no_such.npz", "no such path"),
+        ("/dev/null", "neither a folder nor an .npz"),
+        (__file__, "neither a folder nor an .npz"),
     )
     def test_neither_dataset_nor_folder(self, dataset, reason):
         with self.assertRaisesRegex(
             UserError,
-            "--dataset: expected a TFDS image dataset, 'digits' or a folder of "
-            f"images, received '{dataset}' .*{reason}",
+            "--dataset: expected a TFDS image dataset, 'digits', a folder of "
+            f"images or an .npz of arrays, received '{dataset}' .*{reason}",
         ):
             sources.load_source(dataset, None)
+
+    def test_a_file_by_its_bare_name(self):
+        parent = pathlib.Path(self.create_tempdir().full_path).resolve()
+        (parent / "crops.zip").touch()
+        self.enter_context(working_in(parent))
+        with self.assertRaisesRegex(UserError, "'crops.zip' .neither a folder"):
+            sources.load_source("crops.zip", None)
+
+    def test_an_npz_by_path_bare_name_or_link(self):
+        parent = pathlib.Path(self.create_tempdir().full_path).resolve()
+        levels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1)
+        np.savez(parent / "blob.npz", images=levels)
+        (parent / "blob.npz").rename(parent / "blob")
+        (parent / "My.NPZ").symlink_to("blob")
+        self.enter_context(working_in(parent))
+        for dataset in ("My.NPZ", "./My.NPZ", "~/My.NPZ"):
+            with mock.patch.dict(os.environ, HOME=str(parent)):
+                source = sources.load_source(dataset, None)
+            self.assertEqual(source.name, str(parent / "My.NPZ"))
+        os.chdir("/")
+        again = sources.load_source(source.name, None)
+        self.assertAllEqual(again.images["test"], source.images["test"])
+        for shape, flag in (((8, None), "image_size"), ((None, 3), "channels")):
+            with self.assertRaisesRegex(
+                UserError, f"--{flag}: expected None for an .npz"
+            ):
+                sources.load_source(source.name, None, *shape)
+
+    def test_a_version_of_tfds_is_no_folder(self):
+        parent = pathlib.Path(self.create_tempdir().full_path)
+        for folder in ("mnist/3.0.1", "mine/3.0.1"):
+            (parent / folder).parent.mkdir()
+            self.save_images(parent / folder)
+        self.enter_context(working_in(parent))
+        source = sources.load_source("mine/3.0.1", None)
+        self.assertEqual(source.variant, "folder 3.0.1")
+        with mock.patch.object(sources, "load_tfds") as load_tfds:
+            sources.load_source("mnist/3.0.1", None)
+        load_tfds.assert_called_once_with("mnist/3.0.1", None, None, None)
+
+    def test_a_path_that_no_page_could_show(self):
+        name = os.fsdecode(b"./\xff")
+        with self.assertRaisesRegex(UserError, "UTF-8, received './.udcff'"):
+            sources.load_source(name, None)
 
     def save_images(self, folder):
         folder.mkdir()

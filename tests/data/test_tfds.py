@@ -282,13 +282,45 @@ class TfdsSourceTest(tf.test.TestCase):
             load("tiny_deep", self.create_tempdir().full_path, 4)
 
     def test_unknown_dataset(self):
-        for name in ("mnits", "mnist:9.9.9", "no such/thing"):
+        for name in (
+            "mnits",
+            "mnist:9.9.9",
+            "mnist/9.9.9",
+            "mnist/size=3",
+            "no such/thing",
+            "",
+        ):
             with self.assertRaisesRegex(
                 UserError,
-                "--dataset: expected a TFDS image dataset, 'digits' or a "
-                f"folder of images, received '{name}' \\(.+\\)",
+                "--dataset: expected a TFDS image dataset, 'digits', a folder "
+                "of images or an .npz of arrays, received "
+                f"'{name}' \\([^\n]+\\)",
             ):
                 load(name)
+
+    def test_datasets_of_a_namespace_are_refused_at_once(self):
+        for name in ("huggingface:mnist", "kubric:movi_a", "x:y/z:1.0.0"):
+            with (
+                mock.patch.object(tfds, "builder", side_effect=AssertionError),
+                self.assertRaisesRegex(
+                    UserError,
+                    f"received '{name}' .the namespace {name.split(':')[0]} is "
+                    "not read",
+                ),
+            ):
+                load(name)
+
+    def test_a_version_as_tfds_reads_and_writes_it(self):
+        data_dir = self.prepared(TinyGrey)
+        expected = load("tiny_grey", data_dir)
+        for name in ("tiny_grey:1.0.0", "tiny_grey/1.0.0"):
+            source = load(name, data_dir)
+            self.assertEqual(source.name, name)
+            self.assertEqual(source.variant, expected.variant)
+            self.assertAllEqual(source.images["test"], expected.images["test"])
+        self.assertTrue(tfds_source.is_known("mnist/3.0.1"))
+        self.assertTrue(tfds_source.is_known("mnist"))
+        self.assertFalse(tfds_source.is_known("crops/3.0.1"))
 
     def test_a_dataset_without_images(self):
         with self.assertRaisesRegex(UserError, "image feature, .* 'titanic'"):

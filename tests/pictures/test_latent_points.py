@@ -78,6 +78,12 @@ class LatentPointsTest(parameterized.TestCase, tf.test.TestCase):
         expected = basis[:, [1, 3]]
         self.assertAllClose(np.abs(plane.T @ expected), np.eye(2), atol=0.05)
 
+    def test_a_single_point_has_some_plane(self):
+        previous = np.linalg.qr(np.arange(8.0).reshape(4, 2) ** 2)[0]
+        for before in (None, previous):
+            plane = latent_points.principal_plane(np.ones((1, 4)), before)
+            self.assertAllClose(plane.T @ plane, np.eye(2), atol=1e-6)
+
     def test_the_plane_turns_to_the_one_before(self):
         means = np.random.default_rng(0).normal(size=(500, 4)) * [4, 3, 1, 1]
         plane = latent_points.principal_plane(means)

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 
@@ -11,6 +12,37 @@ from small import small_vae
 import vae_tf
 from vae_tf.config import read_run
 from vae_tf.runs import directory
+from vae_tf.runs.building import load_data_of
+
+
+class OwnArraysTest(tf.test.TestCase):
+    """A run of an .npz."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = pathlib.Path(self.create_tempdir().full_path) / "my.npz"
+        self.images = np.random.default_rng(0).integers(0, 2, (40, 4, 4))
+        np.savez(self.path, images=self.images, labels=np.arange(40) % 3)
+
+    def test_data_is_found_again_until_it_changes(self):
+        run_dir = pathlib.Path(self.create_tempdir().full_path)
+        config = vae_tf.Config(dataset=self.path)
+        data = load_data_of(config)
+        config = dataclasses.replace(config, dataset=data.source.name)
+        directory.write_config(run_dir, config, data)
+        self.assertEqual(read_run(run_dir)["dataset"], str(self.path))
+        again = directory.load_data_of_run(run_dir)
+        self.assertAllEqual(again.labels("test"), data.labels("test"))
+        self.assertEqual(again.describe(), data.describe())
+        self.images[0] = 1 - self.images[0]
+        np.savez(self.path, images=self.images)
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "the data of the run, npz my with sha256:.* rec"
+        ):
+            directory.load_data_of_run(run_dir)
+        self.path.unlink()
+        with self.assertRaisesRegex(vae_tf.UserError, "my.npz' .no such path"):
+            directory.load_data_of_run(run_dir)
 
 
 class RunsTest(parameterized.TestCase, FinishedRun):
@@ -83,6 +115,20 @@ class RunsTest(parameterized.TestCase, FinishedRun):
         config = vae_tf.Config(dataset="digits")
         made = {directory.create(config) for _ in range(3)}
         self.assertLen(made, 3)
+
+    @parameterized.parameters(
+        ("/data/my.npz", "my"),
+        ("/data/My.v2.NPZ", "My.v2"),
+        ("/data/crops.v2", "crops.v2"),
+        ("mnist/3.0.1", "mnist-3.0.1"),
+        ("mnist_corrupted/identity:1.0.0", "mnist_corrupted-identity-1.0.0"),
+    )
+    def test_a_fresh_run_is_named_after_its_data(self, dataset, name):
+        os.chdir(self.create_tempdir().full_path)
+        self.addCleanup(os.chdir, self.finished.parent)
+        run_dir = directory.create(vae_tf.Config(dataset=dataset))
+        self.assertRegex(str(run_dir), rf"^runs/{name}-\d{{8}}-\d{{6}}$")
+        self.assertLen(list(pathlib.Path("runs").iterdir()), 1)
 
     def test_the_link_to_the_newest_run_is_not_worth_a_failure(self):
         os.chdir(self.create_tempdir().full_path)

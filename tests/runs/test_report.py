@@ -1,9 +1,12 @@
 import html.parser
 import json
+import pathlib
 import re
 
 import numpy as np
-from finished import FinishedRun
+import tensorflow as tf
+from absl.testing import parameterized
+from finished import CONFIG, FinishedRun
 from PIL import Image
 
 import vae_tf
@@ -111,3 +114,28 @@ class ReportTest(FinishedRun):
         self.assertNotAllEqual(
             np.asarray(again.convert("RGB")), expected["prior_predictive.png"]
         )
+
+
+class FewImagesTest(parameterized.TestCase, tf.test.TestCase):
+    """Of fewer than 20 images, one is held out."""
+
+    @parameterized.parameters((10, 2), (12, 1), (19, 3))
+    def test_a_run_ends_with_a_report(self, count, latent_dim):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4))
+        for number, image in enumerate(pixels.astype(np.uint8)):
+            path = folder / f"crops/{'ab'[number % 2]}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        changes = {"epochs": 1, "figures_every": 1, "latent_dim": latent_dim}
+        run = vae_tf.train(
+            vae_tf.Config(
+                **CONFIG
+                | changes
+                | {"dataset": folder / "crops", "run_dir": str(folder / "run")}
+            )
+        )
+        page = Page((run.run_dir / "report.html").read_text())
+        # There is nothing to go to from a single image.
+        self.assertLen(page.images, len(report.FIGURES) - 1)
+        self.assertFalse((run.run_dir / "figures/interpolations.png").exists())

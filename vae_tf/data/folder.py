@@ -1,4 +1,5 @@
-"""Images from a folder: PNG and JPEG files, flat or one subfolder per class."""
+"""Images from a folder: a file per image, in folders that are splits or classes
+(see `listing`), or in none."""
 
 import concurrent.futures
 import os
@@ -12,81 +13,77 @@ import PIL
 import PIL.Image
 
 import vae_tf
+from vae_tf.config import SPLITS
 from vae_tf.data.cache import key_of
 from vae_tf.data.disk_images import on_disk
+from vae_tf.data.listing import Listed, listed, shown
 from vae_tf.data.resizing import is_grey, resized
 from vae_tf.data.splits import (
     Images,
+    Labels,
     Source,
     fits_memory,
     split_rows,
-    take_rows,
 )
 from vae_tf.settings import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")  # in lower or upper case
+# What a file may hold, whatever it is called: none that Pillow hands to another
+# program, such as EPS.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 AT_A_TIME = 1000  # files handed to the threads
 NAMED = 20  # unreadable files that a message names
 
 
 def load_folder(
-    dataset: str, image_size: int | None, channels: int | None
+    folder: pathlib.Path, image_size: int | None, channels: int | None
 ) -> Source:
     """The images in a folder, each of which is decoded to see that it can be:
-    into memory where they fit, else (see `cache`) onto the disk.
+    into memory where they fit, else (see `cache`) onto the disk. Of a file of
+    several images, the first.
 
     Args:
-      dataset: path of the folder; "~" is the user's home. Its subfolders are
-        classes, numbered in the order of their names.
+      folder: its absolute path. Folders in it are splits or classes as
+        `listed` says; classes are numbered in the order of their names, alike
+        in every split.
       image_size: height and width asked for; None where all have one size.
       channels: 1, 3, or None: 1 if all images are grey, else 3.
 
     Raises:
-      UserError: there is no such folder, it holds no 10 readable images, both
-        images and subfolders of them, or, with `image_size` unset, images of
-        several sizes; or they fit neither memory nor the disk.
+      UserError: as `listed`; or there are no 10 readable images to train on, no
+        readable ones in a split, or, with `image_size` unset, images of several
+        sizes; or they fit neither memory nor the disk.
     """
-    folder = pathlib.Path(os.path.expanduser(dataset)).resolve()
-    if not folder.is_dir():
-        reason = "not a folder" if folder.exists() else "no such folder"
-        raise UserError(
-            "--dataset: expected a TFDS image dataset, 'digits' or a folder of "
-            f"images, received {dataset!r} ({reason})."
-        )
-    names = _names(folder)
-    readable: list[str] = []
-    unreadable: list[str] = []
+    found = listed(folder)
+    readable: list[Listed] = []
+    unreadable: dict[str, str] = {}  # name -> reason
     images: list[np.ndarray] = []
     shape = (0, 0, 0)
+    names = [each.name for each in found]
     decoded = _decoded(folder, names, image_size, channels)
-    for name, image in zip(names, decoded, strict=True):
+    for each, image in zip(found, decoded, strict=True):
         if isinstance(image, str):
-            unreadable.append(f"{name} ({image})")
+            unreadable[each.name] = image
             continue
         height, width, colours = image.shape
         shape = shape if readable else (height, width, colours)
-        readable.append(name)
+        readable.append(each)
         if (height, width) != shape[:2]:
             raise UserError(
                 "--image_size: expected the size to resize to, because the "
                 f"images of {folder} differ in theirs ({shape[0]}x{shape[1]} "
-                f"of {readable[0]}, {height}x{width} of {name}; height x "
-                "width), received None."
+                f"of {shown(readable[0].name)}, {height}x{width} of "
+                f"{shown(each.name)}; height x width), received None."
             )
         shape = (height, width, max(colours, shape[2]))
         if fits_memory(len(readable), shape):
             images.append(image)
         else:
             images.clear()
-    _report(folder, unreadable, len(names))
+    _report(folder, found, unreadable)
 
-    count = len(readable)
-    rows = {
-        split: np.arange(count)[part]
-        for split, (_, part) in split_rows({"train": count}).items()
-    }
+    rows = _rows(readable)
     stored: dict[str, Images]
-    if fits_memory(count, shape):
+    if fits_memory(len(readable), shape):
         # Grey among colours: the same level thrice.
         stored = {
             split: np.stack(
@@ -95,66 +92,52 @@ def load_folder(
             for split, chosen in rows.items()
         }
     else:
+        names = [each.name for each in readable]
         # No reasons: all of these were decoded before.
         again = cast(
             Iterator[np.ndarray],
-            _decoded(folder, readable, image_size, shape[2]),
+            _decoded(folder, names, image_size, shape[2]),
         )
-        stats = [(folder / name).stat() for name in readable]
+        stats = [(folder / name).stat() for name in names]
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
         every = on_disk(
-            key_of((vae_tf.__version__, folder, readable, stamps, shape), []),
-            count,
+            key_of((vae_tf.__version__, folder, names, stamps, shape), []),
+            len(readable),
             shape,
             lambda: (image[np.newaxis] for image in again),
         )
         stored = {split: every.take(chosen) for split, chosen in rows.items()}
-    labels = _labels(folder, readable)
+    classes = sorted({each.label for each in found if each.label is not None})
     return Source(
         name=str(folder),
         variant=f"folder {folder.name}",
         levels=256,
         images=stored,
-        labels={split: take_rows(labels, r) for split, r in rows.items()},
+        labels={
+            split: _labels([readable[row] for row in chosen], classes)
+            for split, chosen in rows.items()
+        },
     )
 
 
-def _names(folder: pathlib.Path) -> list[str]:
-    """The image files, as paths below the folder, in an order that no file
-    system decides.
+def _rows(readable: list[Listed]) -> dict[str, np.ndarray]:
+    """Numbers of the images of each split, in ascending order."""
+    splits = np.array([each.split for each in readable])
+    stored = {split: np.flatnonzero(splits == split) for split in SPLITS}
+    sizes = {split: len(rows) for split, rows in stored.items() if len(rows)}
+    return {
+        split: stored[whole][part]
+        for split, (whole, part) in split_rows(sizes).items()
+    }
+
+
+def _labels(images: list[Listed], classes: list[str]) -> Labels:
+    """Number of the class of each image of a split [N]; None where they have
+    none.
     """
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for pattern in ("[!.]*", "[!.]*/[!.]*")  # none that is hidden
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in SUFFIXES and not path.is_dir()
-    )
-    top = [name for name in names if "/" not in name]
-    inside = [name for name in names if "/" in name]
-    if top and inside:
-        raise UserError(
-            "--dataset: expected images either in the folder itself or in one "
-            f"subfolder per class, received {folder} with both ({top[0]}, "
-            f"{inside[0]})."
-        )
-    if not names:
-        raise UserError(
-            f"--dataset: expected a folder of {', '.join(SUFFIXES)} images, or "
-            f"of one subfolder of them per class, received {folder} without "
-            "any."
-        )
-    return names
-
-
-def _labels(folder: pathlib.Path, names: list[str]) -> np.ndarray | None:
-    """Number of the class of each image [N]; None where there are none."""
-    if "/" not in names[0]:
-        return None
-    classes = sorted(
-        path.name for path in folder.glob("[!.]*") if path.is_dir()
-    )
     number = {name: label for label, name in enumerate(classes)}
-    return np.array([number[name.split("/")[0]] for name in names])
+    labels = [number[each.label] for each in images if each.label is not None]
+    return np.array(labels) if labels else None
 
 
 def _decoded(
@@ -168,8 +151,11 @@ def _decoded(
     """
 
     def decode(name):
+        path = folder / name
+        if os.path.exists(path) and not os.path.isfile(path):
+            return "not a regular file"  # A pipe would be waited for.
         try:
-            with PIL.Image.open(folder / name) as image:
+            with PIL.Image.open(path, formats=FORMATS) as image:
                 own = 1 if is_grey(image) else 3
                 return resized(image, image_size, channels or own)
         except PIL.UnidentifiedImageError:
@@ -182,20 +168,31 @@ def _decoded(
             yield from pool.map(decode, names[start : start + AT_A_TIME])
 
 
-def _report(folder: pathlib.Path, unreadable: list[str], count: int) -> None:
-    """Says which of the `count` files are skipped; that all are is an error."""
-    if not unreadable:
-        return
-    named = ", ".join(unreadable[:NAMED])
-    if len(unreadable) > NAMED:
-        named += f" and {len(unreadable) - NAMED} more"
-    if len(unreadable) == count:
-        raise UserError(
-            f"--dataset: expected a folder of readable images, received "
-            f"{folder} with {count} of {count} unreadable: {named}."
+def _report(
+    folder: pathlib.Path, found: list[Listed], unreadable: dict[str, str]
+) -> None:
+    """Says which of the files found are skipped; that all of a split are is an
+    error.
+    """
+    for split in dict.fromkeys(each.split for each in found):
+        names = [each.name for each in found if each.split == split]
+        if all(name in unreadable for name in names):
+            reasons = _named({name: unreadable[name] for name in names})
+            raise UserError(
+                "--dataset: expected a folder of readable images, received "
+                f"{folder} with {len(names)} of {len(names)} unreadable: "
+                f"{reasons}."
+            )
+    if unreadable:
+        warnings.warn(
+            f"--dataset: skipped {len(unreadable)} of {len(found)} images in "
+            f"{folder} that cannot be read: {_named(unreadable)}.",
+            stacklevel=3,
         )
-    warnings.warn(
-        f"--dataset: skipped {len(unreadable)} of {count} images in {folder} "
-        f"that cannot be read: {named}.",
-        stacklevel=2,
-    )
+
+
+def _named(unreadable: dict[str, str]) -> str:
+    """Names and reasons of the first files, and how many more there are."""
+    words = [f"{shown(name)} ({why})" for name, why in unreadable.items()]
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    return ", ".join(words[:NAMED]) + more

@@ -10,15 +10,17 @@ import dataclasses
 import functools
 import hashlib
 import math
-import warnings
-from typing import Any
+import os
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import LIKELIHOODS, NOT_IN_SUPPORT, SPLITS, Config
+from vae_tf.config import SPLITS, Config
+from vae_tf.data.arrays import load_arrays
 from vae_tf.data.disk_images import DiskImages, window
 from vae_tf.data.sources import Source, load_source
+from vae_tf.data.support import suited
 from vae_tf.executions import InStep
 from vae_tf.noise import uniform
 from vae_tf.settings import UserError
@@ -30,8 +32,11 @@ WINDOW = 2**24  # bytes of images on disk that are shuffled among each other
 
 
 def load_data(
-    dataset: str | None = None,
+    dataset: str | os.PathLike | None = None,
     *,
+    images: Any = None,
+    labels: Any = None,
+    levels: int | None = None,
     data_dir: str | None = None,
     image_size: int | None = None,
     channels: int | None = None,
@@ -41,12 +46,21 @@ def load_data(
     batch_size: int = 256,
     seed: int = 0,
 ) -> "Data":
-    """Train, validation and test images of a dataset, ready for `VAE.fit`.
+    """Train, validation and test images of a dataset, or of arrays, ready for
+    `VAE.fit`.
 
     Args:
-      dataset: a TFDS image dataset, "digits" or a folder of images; None means
-        MNIST, or digits, with a warning, where MNIST is neither prepared nor
-        downloadable.
+      dataset: a TFDS image dataset, "digits" or the path of a folder of images
+        (see `vae_tf.data.listing`) or of an .npz (`vae_tf.data.npz`); None
+        means MNIST, or digits, with a warning, where MNIST is neither prepared
+        nor downloadable.
+      images: in place of a dataset, arrays `[N, H, W]` or `[N, H, W, C]` with C
+        of 1 or 3: one, which is cut into splits, a pair (train, test), a triple
+        (train, validation, test) or a dict by split. Integers are grey levels,
+        floats in [0, 1] level / (levels - 1).
+      labels: of `images`, integers `[N]`, in the same form.
+      levels: of `images`, how many grey levels there are; None means 2 where
+        all pixels are 0 or 1, else 256.
       data_dir: TFDS data directory; None means `$TFDS_DATA_DIR`, else TFDS's
         own default.
       image_size: height and width to which images are cropped and resized;
@@ -65,10 +79,10 @@ def load_data(
         depend on it.
 
     Raises:
-      UserError: the dataset is unknown or out of reach, or the likelihood does
-        not describe its pixels.
+      UserError: the dataset is unknown or out of reach, the arrays are no
+        images, or the likelihood does not describe their pixels.
     """
-    Config(  # checks them
+    config = Config(  # checks them
         dataset=dataset,
         data_dir=data_dir,
         image_size=image_size,
@@ -79,52 +93,33 @@ def load_data(
         batch_size=batch_size,
         seed=seed,
     )
-    source = load_source(dataset, data_dir, image_size, channels)
-    support = LIKELIHOODS[likelihood]
-    if source.levels == 2:
-        # Binary already: each of the three would give back the same bits.
-        binarization = "none"
-    unset = binarization is None
-    binarization = binarization or (
-        "dynamic" if support == "binary" else "none"
+    source = _source(config, images, labels, levels)
+    binarization, dequantization = suited(
+        source, likelihood, binarization, dequantization
     )
-    dequantization = dequantization or (
-        "uniform" if support == "interval" else "none"
+    return Data(source, binarization, batch_size, seed, dequantization)
+
+
+def _source(config: Config, images: Any, labels: Any, levels: Any) -> Source:
+    """The dataset that `config` names, or the arrays in its place."""
+    refused = {"labels": labels, "levels": levels}
+    if images is not None:
+        names = ("dataset", "image_size", "channels")
+        refused = {name: getattr(config, name) for name in names}
+    for name, value in refused.items():
+        if value is not None:
+            beside = "without" if images is None else "beside"
+            raise UserError(
+                f"{name}: expected None {beside} images, received {value!r}."
+            )
+    if images is not None:
+        return load_arrays(images, labels, levels)
+    return load_source(
+        cast(str | None, config.dataset),  # no longer a Path
+        config.data_dir,
+        config.image_size,
+        config.channels,
     )
-    levels = source.levels if binarization == "none" else 2
-    if dequantization == "uniform" and support != "interval":
-        raise UserError(
-            f"--dequantization: expected none for a {likelihood} likelihood, "
-            f"received 'uniform': {NOT_IN_SUPPORT[support]}."
-        )
-    if dequantization == "none" and support == "interval":
-        warnings.warn(
-            f"--dequantization: none leaves the pixels of {source.name} at "
-            f"{levels} values, where the density of a {likelihood} likelihood "
-            "can grow without bound: its nats say nothing of the model.",
-            stacklevel=2,
-        )
-    if support == "binary" and levels > 2:
-        raise UserError(
-            f"--binarization: expected threshold, static or dynamic for a "
-            f"{likelihood} likelihood on the {levels} grey levels of "
-            f"{source.name}, received 'none': {NOT_IN_SUPPORT[support]}."
-        )
-    if support == "levels" and levels not in (2, 256):
-        raise UserError(
-            f"--likelihood: expected one for the {levels} grey levels of "
-            f"{source.name}, received {likelihood!r}: "
-            f"{NOT_IN_SUPPORT[support]}."
-        )
-    data = Data(source, binarization, batch_size, seed, dequantization)
-    if unset and binarization == "dynamic" and data.image_shape[-1] > 1:
-        warnings.warn(
-            f"--binarization: unset, so each colour channel of {source.name} "
-            "becomes a random bit; --likelihood discretized_logistic (levels) "
-            "or continuous_bernoulli (densities) keeps the colours.",
-            stacklevel=2,
-        )
-    return data
 
 
 @dataclasses.dataclass

@@ -6,7 +6,7 @@ import PIL.Image
 import PIL.ImageOps
 
 SIXTEEN_BITS = 2**16 - 1  # white, of 16-bit grey
-GREY_MODES = ("1", "L", "LA")  # and those of 16 bits, I and I;16
+GREY_MODES = ("1", "L", "LA", "F")  # and those of 16 bits, I and I;16
 
 
 def resized(
@@ -15,7 +15,7 @@ def resized(
     """The image as it is meant to be looked at, cropped and resized.
 
     Upright as its EXIF orientation says; transparent pixels over white; 16-bit
-    grey levels scaled to 8 bits.
+    grey levels scaled to 8 bits; floats from 0 to 1, or else to 255.
 
     Args:
       image: a PIL image, or uint8 (or uint16 grey) pixels [H, W, C] with C of
@@ -23,6 +23,9 @@ def resized(
       image_size: height and width to which the largest centred square is
         resized; None keeps the image's own height and width.
       channels: 1 for grey, 3 for RGB.
+
+    Raises:
+      ValueError: grey levels lie outside those ranges.
 
     Returns:
       uint8 pixels [H, W, channels].
@@ -35,6 +38,8 @@ def resized(
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = _eight_bits(image)
+    if image.mode == "F":
+        image = _from_floats(image)
     if image.mode.endswith("A") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
@@ -50,7 +55,12 @@ def resized(
 
 
 def is_grey(image: PIL.Image.Image) -> bool:
-    """Whether the image is stored without colours."""
+    """Whether the image is stored without colours, or with a palette of greys
+    alone.
+    """
+    if image.mode == "P":
+        colours = np.reshape(image.getpalette() or [], (-1, 3))
+        return bool(np.all(colours == colours[:, :1]))
     return image.mode in GREY_MODES or image.mode.startswith("I")
 
 
@@ -62,5 +72,22 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     transparent = image.info.get("transparency")  # the level that means it
     if transparent is not None:
         levels[levels == transparent] = SIXTEEN_BITS
+    if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
+        raise ValueError(
+            f"grey levels from {levels.min()} to {levels.max()}, outside 0 to "
+            f"{SIXTEEN_BITS}"
+        )
     levels = np.round(levels * (255 / SIXTEEN_BITS))
+    return PIL.Image.fromarray(levels.astype(np.uint8))
+
+
+def _from_floats(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Floats -> 8 bits: [0, 1] -> [0, 255], and [0, 255] as it is."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 255):  # nor is NaN
+        raise ValueError(
+            f"floats from {low} to {high}, outside [0, 1] and [0, 255]"
+        )
+    levels = np.round(255 * values if high <= 1 else values)
     return PIL.Image.fromarray(levels.astype(np.uint8))

@@ -1,17 +1,19 @@
-"""Where images come from: a TFDS dataset, a folder of images or scikit-learn's
-digits -> uint8 images of three splits.
+"""Where images come from: a TFDS dataset, a folder of images, an .npz of arrays
+or scikit-learn's digits -> uint8 images of three splits.
 
 Nothing here depends on a run's seed: every run, on every machine, sees the same
 splits in the same order."""
 
 import os
+import pathlib
 import warnings
 
 import numpy as np
 
 from vae_tf.data.folder import load_folder
+from vae_tf.data.npz import load_npz
 from vae_tf.data.splits import Source, split_rows
-from vae_tf.data.tfds import load_tfds
+from vae_tf.data.tfds import is_known, load_tfds
 from vae_tf.settings import UserError
 
 
@@ -25,9 +27,9 @@ def load_source(
     MNIST is out of reach.
 
     Args:
-      dataset: a TFDS image dataset, "digits" or the path of a folder of images.
-        One that starts with ".", "/" or "~" is always a folder; a bare name
-        that TFDS knows never is.
+      dataset: a TFDS image dataset, "digits" or the path of a folder of images
+        or of an .npz. One that starts with ".", "/" or "~" or ends with ".npz"
+        is always a path; a bare name that TFDS knows never is.
       data_dir: TFDS data directory; None means TFDS's own default.
       image_size: height and width to which images are cropped and resized;
         None keeps their own, which must then be the same for all.
@@ -45,8 +47,8 @@ def load_source(
     if dataset == "digits":
         return _digits(image_size, channels)
     if dataset is not None:
-        if _is_folder(dataset):
-            return load_folder(dataset, image_size, channels)
+        if _is_path(dataset):
+            return _load_path(dataset, image_size, channels)
         return load_tfds(dataset, data_dir, image_size, channels)
     try:
         return load_tfds("mnist", data_dir, image_size, channels)
@@ -62,28 +64,59 @@ def load_source(
         return _digits(None, None)
 
 
-def _is_folder(dataset: str) -> bool:
-    """Whether a folder of images is meant, there or not."""
-    if dataset.startswith((".", "/", "~")):
+def _is_path(dataset: str) -> bool:
+    """Whether a folder or a file is meant, there or not."""
+    if dataset.startswith((".", "/", "~")) or _is_npz(dataset):
         return True
-    if not os.path.isdir(dataset):
-        return False
-    import tensorflow_datasets as tfds
-
     # A folder called "mnist" must not change what `--dataset mnist` means.
-    return dataset not in tfds.list_builders(with_community_datasets=False)
+    return os.path.exists(dataset) and not is_known(dataset)
+
+
+def _is_npz(path: str) -> bool:
+    return path.lower().endswith(".npz")
+
+
+def _load_path(
+    dataset: str, image_size: int | None, channels: int | None
+) -> Source:
+    """The images in a folder or in an .npz; "~" is the user's home."""
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(dataset)))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # Neither report nor config.json could hold it.
+        raise UserError(
+            f"--dataset: expected a path in UTF-8, received {dataset!r}."
+        ) from None
+    if os.path.isdir(path):
+        return load_folder(path.resolve(), image_size, channels)
+    # Not where a link leads: that may be called anything.
+    if os.path.isfile(path) and _is_npz(dataset):
+        _require_own_shape("an .npz, used as it is", image_size, channels)
+        return load_npz(path)
+    there = os.path.lexists(path)
+    raise UserError(
+        "--dataset: expected a TFDS image dataset, 'digits', a folder of "
+        f"images or an .npz of arrays, received {dataset!r} ("
+        f"{'neither a folder nor an .npz' if there else 'no such path'})."
+    )
+
+
+def _require_own_shape(
+    what: str, image_size: int | None, channels: int | None
+) -> None:
+    """Raises UserError where another shape is asked for than the data has."""
+    for flag, value in (("image_size", image_size), ("channels", channels)):
+        if value is not None:
+            raise UserError(
+                f"--{flag}: expected None for {what}, received {value!r}."
+            )
 
 
 def _digits(image_size: int | None, channels: int | None) -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8, 17 grey levels: the data
     that is always at hand.
     """
-    for flag, value in (("image_size", image_size), ("channels", channels)):
-        if value is not None:
-            raise UserError(
-                f"--{flag}: expected None for digits, which are 8x8x1, "
-                f"received {value!r}."
-            )
+    _require_own_shape("digits, which are 8x8x1", image_size, channels)
     from sklearn.datasets import load_digits
 
     digits = load_digits()

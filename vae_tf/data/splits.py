@@ -16,6 +16,12 @@ from vae_tf.settings import UserError
 # Bytes of uint8 images; a larger dataset stays on disk.
 MEMORY_LIMIT = 2 * 2**30
 CUT_KEY = 0x7AE  # Philox key of the permutation that cuts a missing split
+# What a user may call a split, as a folder or an array.
+SPLIT_NAMES = {
+    **{split: split for split in SPLITS},
+    "val": "validation",
+    "valid": "validation",
+}
 
 Images = np.ndarray | DiskImages  # uint8 [N, H, W, C]
 Labels = np.ndarray | None  # integers [N]

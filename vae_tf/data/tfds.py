@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -29,6 +30,16 @@ from vae_tf.settings import UserError
 REACH_TIMEOUT = 4.0
 # Examples that are parsed together, and bytes of pixels decoded together.
 AT_A_TIME, BYTES = 250, 2**24
+# After a name: ":3.0.1" where TFDS is asked, "/3.0.1" where it answers.
+VERSION = re.compile(r"[:/](\d+\.\d+\.\d+)$")
+
+
+def is_known(name: str) -> bool:
+    """Whether TFDS has a dataset of this name, whatever its version."""
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    return VERSION.sub("", name) in known
 
 
 def load_tfds(
@@ -41,7 +52,7 @@ def load_tfds(
     in memory where it fits, else on disk.
 
     Args:
-      name: as TFDS knows it, such as "mnist".
+      name: as TFDS knows it, such as "mnist", "mnist:3.0.1" or "mnist/3.0.1".
       data_dir: TFDS data directory; None means TFDS's own default.
       image_size: height and width asked for; None where all have one size.
       channels: 1, 3, or None: as stored (RGBA becomes RGB over white).
@@ -54,18 +65,7 @@ def load_tfds(
     """
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (
-        tfds.core.DatasetNotFoundError,
-        AssertionError,  # another version than there is
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            "--dataset: expected a TFDS image dataset, 'digits' or a folder of "
-            f"images, received {name!r} ({reason})."
-        ) from None
+    builder = _builder(name, data_dir)
     keys = _features(builder)
     stored_shape = builder.info.features[keys[0]].shape
     shape = _shape(builder.name, stored_shape, image_size, channels)
@@ -104,6 +104,30 @@ def load_tfds(
     first = (train[row : row + 1] for row in range(min(1000, len(train))))
     levels = 2 if all(np.max(image) <= 1 for image in first) else 256
     return Source(name, builder.info.full_name, levels, images, labels)
+
+
+def _builder(name: str, data_dir: str | None):
+    """What TFDS makes of the name."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import naming
+
+    name_of_tfds = VERSION.sub(r":\1", name)
+    try:
+        parsed, _ = naming.parse_builder_name_kwargs(name_of_tfds)
+        if parsed.namespace:  # Another library's, with errors of its own.
+            raise ValueError(f"the namespace {parsed.namespace} is not read")
+        return tfds.builder(name_of_tfds, data_dir=data_dir)
+    except (
+        tfds.core.DatasetNotFoundError,
+        AssertionError,  # another version than there is
+        TypeError,  # an argument in the name
+        ValueError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            "--dataset: expected a TFDS image dataset, 'digits', a folder of "
+            f"images or an .npz of arrays, received {name!r} ({reason})."
+        ) from None
 
 
 def _features(builder) -> list[str]:

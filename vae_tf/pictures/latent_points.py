@@ -103,7 +103,10 @@ def principal_plane(
       previous: a plane of another time, to which this one is turned within
         itself (orthogonal Procrustes), so that pictures of the two compare.
     """
-    _, _, rows = np.linalg.svd(means - means.mean(0), full_matrices=False)
+    deviations = means - means.mean(0)
+    if len(means) == 1:  # A single point has no plane: any will do.
+        deviations = np.zeros((2, means.shape[1]))
+    _, _, rows = np.linalg.svd(deviations, full_matrices=False)
     plane = rows[:2].T
     if previous is not None:
         left, _, right = np.linalg.svd(plane.T @ previous)

@@ -77,8 +77,11 @@ def create(config: Config) -> pathlib.Path:
         )
     now = time.strftime("%Y%m%d-%H%M%S")
     dataset = cast(str, config.dataset)  # Named, now that its data is there.
-    # A folder gives its name, not its path.
-    fresh = f"runs/{pathlib.Path(dataset).name}-{now}"
+    if os.path.isabs(dataset):  # A folder gives its name, an .npz its stem.
+        path = pathlib.Path(dataset)
+        dataset = path.stem if path.suffix.lower() == ".npz" else path.name
+    # A version, as in mnist/3.0.1 or mnist:3.0.1, makes no folder.
+    fresh = f"runs/{dataset.replace('/', '-').replace(':', '-')}-{now}"
     name = pathlib.Path(config.run_dir or fresh)
     run_dir, number = name, 1
     while (

@@ -135,14 +135,11 @@ def redraw(
         shows,
         spacing,
     )
-    gallery.write(
-        run_dir,
-        gallery.draw([*recorded, last], history)
-        | {
-            "traversals": figures.drawn(_traversals(vae, held, last)),
-            "interpolations": figures.drawn(_interpolations(vae, held)),
-        },
-    )
+    pictures = gallery.draw([*recorded, last], history)
+    pictures["traversals"] = figures.drawn(_traversals(vae, held, last))
+    if len(held.images) > 1:  # A single one has nowhere to go.
+        pictures["interpolations"] = figures.drawn(_interpolations(vae, held))
+    gallery.write(run_dir, pictures)
     if recorded:
         gallery.animate(run_dir, recorded)
 
