@@ -57,8 +57,13 @@ class BeforeWingsTest(tf.test.TestCase):
         before = dict(np.load("run/evaluation-test.npz"))
         vae_tf.evaluate_run("run", num_importance_samples=10)
         after = dict(np.load("run/evaluation-test.npz"))
-        for key in ("elbo", "kl", "log_marginal_likelihood"):
-            self.assertAllClose(after[key], before[key], 1e-4, 1e-4, key)
+        self.assertAllClose(after["kl"], before["kl"], 1e-4, 1e-4)
+        # Draws have other keys since then: equal within Monte Carlo errors.
+        log_p = "log_marginal_likelihood"
+        error = np.sqrt(after["variance"] + before["variance"])
+        apart = np.abs(after[log_p] - before[log_p])
+        self.assertAllLess(apart - 6 * error, 1e-2)
+        self.assertLess(abs(np.mean(after["elbo"] - before["elbo"])), 0.02)
 
     def test_a_keras_file(self):
         path = self.directory / "vae.keras"

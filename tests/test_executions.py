@@ -1,4 +1,9 @@
 import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -23,7 +28,8 @@ def dataset():
 def trained(data=None, epochs=2, callbacks=(), make=small_vae, **settings):
     """A model after `fit`, and its history."""
     vae = make()
-    vae.compile(keras.optimizers.Adam(1e-2), **settings)
+    # An epsilon above the rounding of gradients, which Adam divides by theirs.
+    vae.compile(keras.optimizers.Adam(1e-2, epsilon=1e-4), **settings)
     history = vae.fit(
         data or dataset(), epochs=epochs, verbose=0, callbacks=[*callbacks]
     ).history
@@ -65,7 +71,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         ),
         ("alternate", lambda: small_vae(train_variables="alternate")),
         ("vamp", lambda: small_vae(prior="vamp")),
-        ("iaf", lambda: small_vae(posterior="iaf")),
+        ("iaf", lambda: small_vae(posterior=vae_tf.IAF(2, 2, (8,)))),
         ("logistic", lambda: combined("discretized_logistic")),
     )
     def test_the_loop_takes_the_steps_of_eager_execution(self, make):
@@ -100,7 +106,9 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             mixed, epochs=1, jit_compile=True, steps_per_execution=4
         )
         slow = small_vae()
-        slow.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+        slow.compile(
+            keras.optimizers.Adam(1e-2, epsilon=1e-4), jit_compile=False
+        )
         for batch in batches:
             slow.train_on_batch(batch)
         for ours, theirs in zip(
@@ -164,7 +172,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
                 jit_compile=True,
                 steps_per_execution=4,
             )
-            in_step = vae._images_of is data.train.in_step.images_of
+            in_step = vae._in_step is data.train.in_step.images_of
             self.assertNotEqual(in_step, plain)
             histories.append((vae, history))
         self.assert_same(*histories)
@@ -221,6 +229,26 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             vae.compile("adam", jit_compile=not compiled)
             self.assertEqual(vae.jit_compile, not compiled)
 
+    @parameterized.parameters(2, 4)
+    def test_n_devices_take_the_steps_of_one(self, devices):
+        self.assert_takes_the_steps_of_one_device(devices)
 
-if __name__ == "__main__":
-    tf.test.main()
+    @pytest.mark.slow
+    def test_a_strategy_of_one_device_takes_its_steps(self):
+        self.assert_takes_the_steps_of_one_device(1)
+
+    def assert_takes_the_steps_of_one_device(self, devices):
+        # Gradients are summed over devices, and each draws the noise of its
+        # own images: the update is that of one device with the whole batch.
+        tests = pathlib.Path(__file__).parent
+        result = subprocess.run(
+            [sys.executable, tests / "replicas.py", str(devices)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(tests.parent)},
+        )
+        self.assertEqual(result.returncode, 0, result.stderr[-2000:])
+        apart = json.loads(result.stdout.splitlines()[-1])
+        self.assertLen(apart, 3)
+        for name, difference in apart.items():
+            self.assertLess(difference, 1e-5, name)

@@ -57,5 +57,32 @@ class NoiseTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllInRange(draws, 2.0**-24, 1 - 2.0**-24)
 
 
-if __name__ == "__main__":
-    tf.test.main()
+class KeyTest(tf.test.TestCase):
+    def test_no_two_uses_share_draws(self):
+        # Whatever the purpose, the seed and the number.
+        keys = {
+            tuple(noise.key(purpose, seed, number).numpy())
+            for purpose in noise.PURPOSES
+            for seed in (0, 1, 5, 7, 2**31 - 1, 2**40)
+            for number in (0, 1, 5, 7, 2**31, 2**40)
+        }
+        self.assertLen(keys, len(noise.PURPOSES) * 6 * 6)
+        draws = np.stack(
+            [
+                noise.standard_normal((1, 400), noise.key(purpose, 5, 5))[0]
+                for purpose in noise.PURPOSES
+            ]
+        )
+        apart = np.corrcoef(draws) - np.eye(len(draws))
+        self.assertAllInRange(apart, -0.25, 0.25)  # 5 / sqrt(400)
+
+    def test_takes_what_seeds_are_made_of(self):
+        expected = noise.key("elbo", 3, 4)
+        for seed in (np.int32(3), np.int64(3), tf.constant(3, tf.int64)):
+            self.assertAllEqual(noise.key("elbo", seed, 4), expected)
+        self.assertNotAllEqual(noise.key("elbo", -3), noise.key("elbo", 3))
+
+    def test_a_seed_for_tensorflow_probability_follows_the_key(self):
+        one = noise.for_tfp(noise.key("latent", 1))
+        self.assertEqual((one.dtype, one.shape), (tf.int32, (2,)))
+        self.assertNotAllEqual(one, noise.for_tfp(noise.key("latent", 2)))

@@ -304,6 +304,10 @@ class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(objectives.ELBO().estimator(True), "plain")
         self.assertEqual(objectives.IWAE().estimator(True), "dreg")
         self.assertEqual(objectives.IWAE().estimator(False), "plain")
+        # With a prior made of q(z|x), dreg's variance is no smaller.
+        self.assertEqual(objectives.IWAE().estimator(True, True), "plain")
+        dreg = objectives.IWAE(gradient_estimator="dreg")
+        self.assertEqual(dreg.estimator(True, True), "dreg")
         # With equal weights, both are one.
         dreg = objectives.ELBO(gradient_estimator="dreg")
         self.assertEqual(dreg.estimator(True), "stl")
@@ -346,6 +350,62 @@ class ObjectiveTest(parameterized.TestCase, tf.test.TestCase):
             found = objective(draws, tf.constant(step))
             expected = np.mean(terms.reconstruction - weight * terms.kl)
             self.assertAllClose(found, expected, 1e-5)
+
+    def test_a_cyclical_warm_up_starts_again(self):
+        # Fu et al. 2019, with as many steps at the top as on the way to it.
+        objective = objectives.ELBO(
+            beta=2.0, kl_warmup_steps=4, kl_schedule="cyclical"
+        )
+        cycle = [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
+        found = [objective.kl_weight(tf.constant(n)) for n in range(20)]
+        self.assertAllClose(found, (3 * cycle)[:20])
+
+    @parameterized.parameters(True, False)
+    def test_a_compiled_step_reads_what_is_set_meanwhile(self, jit_compile):
+        draws = self.draws()
+        terms = objectives.elbo(draws)
+        objective = objectives.ELBO()
+        objective.factorizes = True
+        value = tf.function(
+            lambda: objective(draws, self.step), jit_compile=jit_compile
+        )
+        for beta in (1.0, 0.0, 0.3):
+            objective.beta = beta
+            self.assertEqual(objective.beta, beta)
+            expected = np.mean(terms.reconstruction - beta * terms.kl)
+            self.assertAllClose(value(), expected, 1e-5)
+        objective.beta, objective.free_bits = 1.0, 50.0
+        expected = np.mean(terms.reconstruction) - 50.0 * 2
+        self.assertAllClose(value(), expected, 1e-5)
+
+    def test_what_is_set_survives_its_configuration(self):
+        objective = objectives.ELBO(3, kl_schedule="cyclical")
+        objective.beta, objective.free_bits = 0.1, 0.25
+        again = objectives.ELBO.from_config(objective.get_config())
+        self.assertEqual(again.get_config(), objective.get_config())
+        self.assertEqual((again.beta, again.free_bits), (0.1, 0.25))
+
+    def test_what_cannot_be_set(self):
+        for objective, name, value in (
+            (objectives.ELBO(), "beta", -1.0),
+            (objectives.ELBO(), "free_bits", float("nan")),
+            (objectives.IWAE(), "beta", 0.5),
+            (objectives.IWAE(), "free_bits", 0.1),
+            (small_vae(prior="mixture").objective, "free_bits", 0.1),
+        ):
+            with self.assertRaisesRegex(ValueError, f"{name}: expected"):
+                setattr(objective, name, value)
+
+    def test_no_free_bits_are_the_plain_bound(self):
+        vae, images = small_vae(), random_bits(5)
+        noise, slopes = normal_noise(1, 5, 2), []
+        for factorizes in (True, False):
+            vae.objective.factorizes = factorizes
+            with tf.GradientTape() as tape:
+                value = vae.objective(vae.draws(images, noise), self.step)
+            slopes.append([value, *tape.gradient(value, vae.weights)])
+        for one, other in zip(*slopes):
+            self.assertAllClose(one, other, 1e-5, 1e-6)
 
     @parameterized.parameters(0.01, 0.3, 50.0)
     def test_free_bits(self, free_bits):

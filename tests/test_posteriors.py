@@ -109,6 +109,29 @@ class FullCovarianceTest(tf.test.TestCase):
         found = tfd.kl_divergence(self.q, prior)
         self.assertAllClose(found, expected, 1e-4, 1e-3)
 
+    def test_below_the_diagonal_all_is_in_units_of_the_scale(self):
+        loc, raw_scale, below = tf.split(
+            self.head.parameters(self.features), [3, 3, 3], -1
+        )
+        scale = posteriors._positive(raw_scale).numpy()
+        older = vae_tf.FullCovariance(3, relative=False)
+        older(self.features)
+        older.set_weights(self.head.get_weights())
+        for head, unit in ((self.head, scale[:, :, None] / 3), (older, 1.0)):
+            tril = head(self.features).scale.to_dense().numpy()
+            self.assertAllClose(
+                np.diagonal(tril, axis1=1, axis2=2), scale, 1e-6
+            )
+            strict = np.tril(tril, -1) / unit
+            rows = strict[:, [2, 2, 1], [0, 1, 0]]
+            self.assertAllClose(
+                np.sort(rows, 1), np.sort(below.numpy(), 1), 1e-4, 1e-5
+            )
+        # A file that says nothing was written when there was no choice.
+        config = self.head.get_config()
+        self.assertTrue(config.pop("relative"))
+        self.assertFalse(vae_tf.FullCovariance.from_config(config).relative)
+
     def test_one_dimension(self):
         q = vae_tf.FullCovariance(1)(self.features)
         self.assertEqual((q.batch_shape, q.event_shape), ([4], [1]))
@@ -120,13 +143,15 @@ class FullCovarianceTest(tf.test.TestCase):
 
 
 class IAFTest(parameterized.TestCase, tf.test.TestCase):
-    def flow(self, latent_dim=2, depth=2, units=(7,), batch=3, size=0.4):
+    def flow(
+        self, latent_dim=2, depth=2, units=(7,), batch=3, size=0.4, seed=1
+    ):
         """A flow with weights large enough to bend."""
         head = vae_tf.IAF(latent_dim, depth, units)
         features = tf.random.stateless_normal((batch, 4), seed=[0, 1])
         head(features)
         for number, variable in enumerate(head.trainable_variables):
-            value = tf.random.stateless_normal(variable.shape, [1, number])
+            value = tf.random.stateless_normal(variable.shape, [seed, number])
             variable.assign(size * value)
         return head, features
 
@@ -165,7 +190,7 @@ class IAFTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(head(features).log_prob(z), found, 1e-3, 1e-3)
 
     def test_integrates_to_one_and_is_no_gaussian(self):
-        head, features = self.flow(batch=1, size=0.8)
+        head, features = self.flow(batch=1, size=0.8, seed=4)
         q = head(features)
         z, log_cell = grid(limit=9.0, points=361)
         mass = np.exp(q.log_prob(z[:, None])[:, 0] + log_cell)
@@ -199,6 +224,22 @@ class IAFTest(parameterized.TestCase, tf.test.TestCase):
         made = head.steps[0]
         x = tf.ones((3, 2))
         self.assertNotAllClose(made(x, features)[0], made(x, features + 1.0)[0])
+
+    def test_the_first_dimension_sees_the_image_too(self):
+        # Before it there is no other: what it sees of x comes by a path of its
+        # own, for which an older flow has no weights.
+        head, features = self.flow()
+        x = tf.zeros((3, 2))
+        for made, first in zip(head.steps, (0, 1)):
+            for parameter in made(x, features):
+                self.assertGreater(np.ptp(parameter[:, first]), 1e-3)
+        config = head.get_config()
+        self.assertTrue(config.pop("context_to_outputs"))
+        older = vae_tf.IAF.from_config(config)
+        older(features)
+        for made, first in zip(older.steps, (0, 1)):
+            for parameter in made(x, features):
+                self.assertAllEqual(np.ptp(parameter[:, first]), 0.0)
 
     def test_gates_far_out_stay_finite(self):
         head, features = self.flow()

@@ -120,11 +120,11 @@ class PartsTest(tf.test.TestCase):
         for parts, message in (
             (
                 {"prior": vae_tf.StandardNormal(3)},
-                r"prior: .* event shape \(2,\), received \(3,\)",
+                r"prior: .* shape \(2,\), received \(\) and event shape \(3,\)",
             ),
             (
                 {"decoder": {"likelihood": vae_tf.Bernoulli((1, 1, 1))}},
-                r"likelihood: .*\(4, 3, 1\), received \(1, 1, 1\)",
+                r"likelihood: .*\(4, 3, 1\), received .* \(1, 1, 1\)",
             ),
         ):
             decoder = vae_tf.Decoder(IMAGE_SHAPE, **parts.pop("decoder", {}))

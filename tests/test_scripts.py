@@ -161,6 +161,11 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_fails(result, "--run_dir: .*'none'")
         self.assertEqual(result.stdout, "")
 
+    def test_another_backend_of_keras(self):
+        small = ("--dataset=digits", "--epochs=1")
+        result = self.run_script("train.py", *small, KERAS_BACKEND="torch")
+        self.assert_fails(result, "KERAS_BACKEND: .*'tensorflow'.*'torch'")
+
     @parameterized.parameters("train.py", "evaluate.py", "export.py")
     def test_help_and_length(self, script):
         result = self.run_script(script, "--help")

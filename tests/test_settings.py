@@ -1,3 +1,6 @@
+import inspect
+from unittest import mock
+
 import tensorflow as tf
 
 from vae_tf import networks, posteriors, settings
@@ -22,3 +25,38 @@ class SettingsTest(tf.test.TestCase):
             UserError, "network: expected one of mlp, "
         ):
             settings.choose("network", "lstm", family)
+
+
+class Inherits(posteriors.MeanField):
+    """A part whose constructor is another one's."""
+
+
+class ConstructorTest(tf.test.TestCase):
+    def test_is_read_even_where_python_shows_args_and_kwargs(self):
+        # As it shows a Keras layer on 3.10 and 3.11.2.
+        def shown(value):
+            if isinstance(value, type):
+                return inspect.Signature(
+                    [
+                        inspect.Parameter(
+                            "args", inspect.Parameter.VAR_POSITIONAL
+                        )
+                    ]
+                )
+            return signature(value)
+
+        signature = inspect.signature
+        with mock.patch.object(inspect, "signature", shown):
+            for family, member in (
+                ({"a": Inherits}, Inherits),
+                ({"a": networks.MLP}, networks.MLP),
+            ):
+                chosen = settings.choose(
+                    "part", "a", family, latent_dim=3, hidden_units=(5,)
+                )
+                self.assertIsInstance(chosen, member)
+            self.assertEqual(chosen.hidden_units, (5,))
+        body = settings.choose(
+            "network", "mlp", networks.DECODER_BODIES, hidden_units=(7,)
+        )
+        self.assertEqual(body.hidden_units, (7,))  # made by a function

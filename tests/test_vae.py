@@ -17,6 +17,7 @@ from tensorflow_probability import distributions as tfd
 import vae_tf
 from vae_tf import vae as vae_module
 from vae_tf.likelihoods import LIKELIHOODS
+from vae_tf.noise import key, standard_normal
 from vae_tf.posteriors import POSTERIORS
 from vae_tf.priors import PRIORS
 
@@ -27,6 +28,12 @@ def compiled(vae=None, optimizer=None, jit_compile=False, **kwargs):
     kwargs["jit_compile"] = jit_compile
     vae.compile(optimizer=optimizer or keras.optimizers.Adam(1e-2), **kwargs)
     return vae
+
+
+def noise_of_update(vae, images, number):
+    """What update `number` of a training draws."""
+    shape = (vae.objective.num_samples, len(images), vae.encoder.latent_dim)
+    return standard_normal(shape, key("training", vae.seed, number))
 
 
 class ModelTest(parameterized.TestCase, tf.test.TestCase):
@@ -175,7 +182,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         # theta <- theta - rho * d(-ELBO)/d(theta), for phi and theta alike.
         rho, images = 0.1, random_bits(4)
         vae = compiled(optimizer=keras.optimizers.SGD(rho))
-        noise = vae._noise(images, [vae.seed, 0])
+        noise = noise_of_update(vae, images, 0)
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(vae.elbo_terms(images, noise).elbo)
         gradients = tape.gradient(loss, vae.trainable_variables)
@@ -226,9 +233,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         vae.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         for step in range(2):
             vae.train_on_batch(images)
-            noise = twin._noise(
-                images, [twin.seed, step], twin.objective.num_samples
-            )
+            noise = noise_of_update(twin, images, step)
             with tf.GradientTape(persistent=True) as tape:
                 draws = twin.draws(
                     images, noise, gradient_estimator=twin.gradient_estimator
@@ -282,7 +287,10 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         measured = vae.evaluate(
             images, batch_size=8, verbose=0, return_dict=True
         )
-        self.assertEqual(set(measured), {"elbo", "reconstruction", "kl"})
+        self.assertEqual(
+            set(measured), {"loss", "elbo", "reconstruction", "kl"}
+        )
+        self.assertAllClose(measured["loss"], -measured["elbo"])
         posterior = vae.encoder(images)
         prior = vae.prior_distribution()
         kl = tfd.kl_divergence(posterior, prior)
@@ -431,14 +439,20 @@ class SavingTest(parameterized.TestCase, tf.test.TestCase):
             model.fit(images, shuffle=False, verbose=0)
         self.assertAllClose(loaded.elbo(images, 1), vae.elbo(images, 1))
 
-    def test_loads_in_a_fresh_process_without_custom_objects(self):
+    @parameterized.parameters(
+        ("import vae_tf", "vae_tf.load"),
+        # Importing the package is enough, before Keras or after it.
+        ("import keras, vae_tf", "keras.models.load_model"),
+        ("import vae_tf, keras", "keras.models.load_model"),
+    )
+    def test_loads_in_a_fresh_process(self, imports, load):
         vae, images = small_vae(), random_bits(2)
         path = self.create_tempdir().full_path + "/vae.keras"
         vae.save(path)
         code = (
-            "import sys, vae_tf, numpy as np; "
+            f"{imports}; import sys, numpy as np; "
             "images = np.array(eval(sys.argv[2]), np.float32); "
-            "print(vae_tf.load(sys.argv[1]).reconstruct(images).numpy().sum())"
+            f"print({load}(sys.argv[1]).reconstruct(images).numpy().sum())"
         )
         result = subprocess.run(
             [sys.executable, "-c", code, path, str(images.tolist())],
@@ -663,7 +677,7 @@ class VariationalEMTest(parameterized.TestCase, tf.test.TestCase):
         for update, variables in enumerate(
             (twin.inference_variables, twin.generative_variables)
         ):
-            noise = twin._noise(images, [twin.seed, update])
+            noise = noise_of_update(twin, images, update)
             with tf.GradientTape() as tape:
                 loss = -tf.reduce_mean(twin.elbo_terms(images, noise).elbo)
             for variable, slope in zip(

@@ -5,8 +5,12 @@ The names below load on first use (PEP 562), so that a command line can answer
 without TensorFlow."""
 
 import importlib
+import importlib.abc
+import importlib.util
+import os
+import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # name -> the module it lives in
 _HOMES = {
@@ -49,12 +53,58 @@ def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'vae_tf' has no attribute {name!r}")
     if _HOMES[name] not in ("config", "settings"):
-        # All at once: Keras can load a saved model only after every class of it
-        # was registered.
-        for home in _HOMES.values():
-            importlib.import_module(f"vae_tf.{home}")
+        _load_all()
     return getattr(importlib.import_module(f"vae_tf.{_HOMES[name]}"), name)
 
 
 def __dir__():
     return [*globals(), *__all__]
+
+
+def _load_all() -> None:
+    """Every class at once: Keras can load a saved model only after those that
+    it holds were registered.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":  # Keras would look for it, and fail.
+        settings = importlib.import_module("vae_tf.settings")
+        raise settings.UserError(
+            "KERAS_BACKEND: expected 'tensorflow' of Keras, received "
+            f"{backend!r}."
+        )
+    for home in _HOMES.values():
+        importlib.import_module(f"vae_tf.{home}")
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Loads all when Keras is imported, whoever imports it, so that `import
+    vae_tf` is enough for `keras.saving.load_model` and costs nothing before.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                if not any(map(_is_half_imported, list(sys.modules))):
+                    _load_all()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _is_half_imported(name: str) -> bool:
+    """Whether a module of ours is what is importing Keras: it loads its own."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return name.startswith("vae_tf.") and getattr(spec, "_initializing", False)
+
+
+if "keras" in sys.modules:
+    _load_all()
+else:
+    sys.meta_path.insert(0, _AfterKeras())

@@ -26,6 +26,7 @@ PRIORS = ("standard_normal", "mixture", "vamp")
 NETWORKS = ("mlp", "conv")
 OBJECTIVES = ("elbo", "iwae")
 GRADIENT_ESTIMATORS = ("auto", "plain", "stl", "dreg")
+KL_SCHEDULES = ("linear", "cyclical")
 TRAIN_VARIABLES = ("all", "inference", "generative", "alternate")
 ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "silu", "softplus", "tanh")
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -74,6 +75,12 @@ class Config(Settings):
     )
     posterior: str = setting(
         "mean_field", "family of q(z|x)", choices=POSTERIORS
+    )
+    layout: int = setting(
+        2,
+        "of the parameters of posterior heads: 1 as before version 0.2",
+        minimum=1,
+        maximum=2,
     )
     flow_depth: int = setting(2, "steps of posterior iaf", minimum=1)
     flow_units: tuple[int, ...] = setting(
@@ -139,12 +146,22 @@ class Config(Settings):
     gradient_estimator: str = setting(
         "auto",
         "paths of the gradient; auto is dreg for iwae where log q(z|x) is one "
-        "pass at a given z, else plain",
+        "pass at a given z and the prior is not vamp, else plain",
         choices=GRADIENT_ESTIMATORS,
     )
     beta: float = setting(1.0, "weight of the KL divergence", minimum=0)
-    kl_warmup_epochs: int = setting(
-        0, "epochs over which that weight rises linearly from 0", minimum=0
+    kl_warmup_epochs: int | None = setting(
+        None,
+        "epochs over which that weight rises linearly (unset: 3/8 of the "
+        "training, or the epochs of 1,000 steps where that is less; 0 with "
+        "iwae)",
+        minimum=0,
+    )
+    kl_schedule: str = setting(
+        "linear",
+        "whether it rises once, or again and again, staying at the top for as "
+        "long as it rose",
+        choices=KL_SCHEDULES,
     )
     free_bits: float = setting(
         0.0, "nats per latent dimension that cost nothing", minimum=0
@@ -160,12 +177,18 @@ class Config(Settings):
     learning_rate: float = setting(2e-3, "step size at the start", above=0.0)
     lr_schedule: str = setting(
         "cosine",
-        "course of the step size; cosine rises over the first twentieth of the "
-        "steps, then falls to 0, exponential falls to a hundredth",
+        "course of the step size over --epochs, which a resumed run may "
+        "lengthen; cosine rises over the first twentieth of the steps, then "
+        "falls to 0, exponential falls to a hundredth",
         choices=LR_SCHEDULES,
     )
     batch_size: int = setting(256, "images per step", minimum=1)
-    epochs: int = setting(80, "passes over the training images", minimum=1)
+    epochs: int | None = setting(
+        None,
+        "passes over the training images (unset: 80, or as many as make 2,400 "
+        "steps)",
+        minimum=1,
+    )
     early_stopping_patience: int = setting(
         0,
         "stop after this many epochs without a better validation bound (0: "
@@ -188,8 +211,11 @@ class Config(Settings):
     )
 
     # Pictures.
-    figures_every: int = setting(
-        8, "epochs from one set of pictures to the next (0: none)", minimum=0
+    figures_every: int | None = setting(
+        None,
+        "epochs from one set of pictures to the next (unset: a tenth of the "
+        "epochs; 0: none)",
+        minimum=0,
     )
     tensorboard: bool = setting(
         True, "write metrics and pictures for TensorBoard, too"
@@ -221,15 +247,17 @@ class Config(Settings):
             object.__setattr__(self, "dataset", path)
         super().__post_init__()
         for name, none in (
-            ("beta", 1.0),
-            ("kl_warmup_epochs", 0),
-            ("free_bits", 0.0),
+            ("beta", (1.0,)),
+            ("kl_warmup_epochs", (None, 0)),
+            ("kl_schedule", ("linear",)),
+            ("free_bits", (0.0,)),
         ):
-            if self.objective == "iwae" and getattr(self, name) != none:
+            value = getattr(self, name)
+            if self.objective == "iwae" and value not in none:
                 raise UserError(
-                    f"--{name}: expected {none} with --objective iwae, whose "
-                    "KL divergence lies inside a logarithm and cannot be "
-                    f"weighed, received {getattr(self, name)!r}."
+                    f"--{name}: expected {none[-1]} with --objective iwae, "
+                    "whose KL divergence lies inside a logarithm and cannot be "
+                    f"weighed, received {value!r}."
                 )
 
     @classmethod
@@ -238,7 +266,7 @@ class Config(Settings):
         does.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        values = {
+        values = {"layout": 1} | {  # of a file that says nothing of it
             name: value
             for name, value in read_run(run_dir).items()
             if name in names

@@ -4,13 +4,14 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.likelihoods import LIKELIHOODS
-from vae_tf.networks import DECODER_BODIES
+from vae_tf.encoder import ROWS
+from vae_tf.likelihoods import LIKELIHOODS, Likelihood
+from vae_tf.networks import DECODER_BODIES, Part
 from vae_tf.settings import UserError, choose
 
 
 @keras.saving.register_keras_serializable("vae_tf")
-class Decoder(keras.Model):
+class Decoder(Part):
     """p(x|z) with parameters theta: a body that reads the latent, and a
     likelihood head.
 
@@ -34,7 +35,8 @@ class Decoder(keras.Model):
       z: `[..., D]`, with any number of leading axes.
 
     Returns:
-      A `tfd.Distribution`, batch `[...]`, event `[H, W, C]`.
+      A `tfd.Distribution`, batch `[...]`, event `[H, W, C]`. `predict`, and a
+        call on a `keras.Input`, give its mean, `[..., H, W, C]`.
 
     Raises:
       UserError: a name is unknown, or z differs in D from what it was built
@@ -73,10 +75,31 @@ class Decoder(keras.Model):
 
     def build(self, input_shape):
         self.latent_dim = input_shape[-1]
-        self.likelihood(
-            self.network(keras.ops.zeros((1, self.latent_dim)))
-        )  # builds parts of any kind
+        # Builds parts of any kind; rows enough to be told from each other.
+        features = self.network(keras.ops.zeros((ROWS, self.latent_dim)))
+        if isinstance(self.likelihood, Likelihood):
+            height, width, _ = self.image_shape
+            if tuple(features.shape[:-1]) not in (
+                (ROWS,),
+                (ROWS, height, width),
+            ):
+                raise UserError(
+                    "network: expected features (B, F) or (B, "
+                    f"{height}, {width}, F) of latents (B, {self.latent_dim}), "
+                    f"received {tuple(features.shape)} of "
+                    f"({ROWS}, {self.latent_dim})."
+                )
+        parameters = self.likelihood(features)
+        if parameters.shape[0] != ROWS:
+            raise UserError(
+                f"network, likelihood: expected one p(x|z) for each of {ROWS} "
+                f"latents, received parameters {tuple(parameters.shape)}."
+            )
         super().build((None, self.latent_dim))
+
+    def tensors(self, distribution):
+        """The mean of p(x|z), `[..., H, W, C]`."""
+        return distribution.mean()
 
     def parameters(self, z: tf.Tensor) -> tf.Tensor:
         """`[..., D]` -> the likelihood's parameters, `[..., H, W, C]` with any
@@ -87,12 +110,10 @@ class Decoder(keras.Model):
                 f"z: expected shape (..., {self.latent_dim}), received "
                 f"{tuple(z.shape)}."
             )
-        rows = self.likelihood(
-            self.network(tf.reshape(z, (-1, self.latent_dim)))
-        )  # [..., D] -> [N, D]
-        return tf.reshape(
-            rows, tf.concat([tf.shape(z)[:-1], tf.shape(rows)[1:]], 0)
-        )  # [N, ...] -> [..., ...]
+        flat = tf.reshape(z, (-1, self.latent_dim))  # [..., D] -> [N, D]
+        rows = self.likelihood(self.network(flat))
+        shape = tf.concat([tf.shape(z)[:-1], tf.shape(rows)[1:]], 0)
+        return tf.reshape(rows, shape)  # [N, ...] -> [..., ...]
 
     def call(self, z) -> tfd.Distribution:
         return self.likelihood.distribution(
@@ -105,7 +126,3 @@ class Decoder(keras.Model):
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "network": keras.saving.serialize_keras_object(self.network),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**keras.saving.deserialize_keras_object(config))

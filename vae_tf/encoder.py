@@ -3,13 +3,15 @@
 import keras
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.networks import ENCODER_BODIES
+from vae_tf.networks import ENCODER_BODIES, Part
 from vae_tf.posteriors import POSTERIORS
 from vae_tf.settings import UserError, choose
 
+ROWS = 3  # with which a part is built and looked at
+
 
 @keras.saving.register_keras_serializable("vae_tf")
-class Encoder(keras.Model):
+class Encoder(Part):
     """q(z|x) with parameters phi: a body that reads the image, and a posterior
     head.
 
@@ -30,11 +32,13 @@ class Encoder(keras.Model):
       activation: nonlinearity of a named body.
 
     Returns:
-      A `tfd.Distribution`, batch `[B]`, event `[D]`.
+      A `tfd.Distribution`, batch `[B]`, event `[D]`. `predict`, and a call on
+        a `keras.Input`, give its mean and standard deviation, `[B, D]` each.
 
     Raises:
-      UserError: a name is unknown, or the images differ in shape from those it
-        was built for.
+      UserError: a name is unknown, the images differ in shape from those it
+        was built for, or a body or head of the user's own does not give one
+        distribution for each image.
     """
 
     def __init__(
@@ -66,10 +70,17 @@ class Encoder(keras.Model):
 
     def build(self, input_shape):
         self.image_shape = tuple(input_shape[1:])
-        # builds parts of any kind
+        # Builds parts of any kind; rows enough to be told from each other.
         posterior = self.posterior(
-            self.network(keras.ops.zeros((1, *self.image_shape)))
+            self.network(keras.ops.zeros((ROWS, *self.image_shape)))
         )
+        if tuple(posterior.batch_shape) != (ROWS,):
+            raise UserError(
+                f"network, posterior: expected one q(z|x) for each of {ROWS} "
+                f"images, batch shape [{ROWS}], received batch shape "
+                f"{list(posterior.batch_shape)} (a body that ends in an image "
+                "or a sequence needs a Flatten or a pooling layer)."
+            )
         # What a head of the user's own leaves unsaid, its distribution says.
         self.factorizes = getattr(
             self.posterior,
@@ -91,13 +102,13 @@ class Encoder(keras.Model):
             )
         return self.posterior(self.network(images))
 
+    def tensors(self, distribution):
+        """Mean and standard deviation of q(z|x), `[B, D]` each."""
+        return distribution.mean(), distribution.stddev()
+
     def get_config(self):
         return super().get_config() | {
             "latent_dim": self.latent_dim,
             "posterior": keras.saving.serialize_keras_object(self.posterior),
             "network": keras.saving.serialize_keras_object(self.network),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**keras.saving.deserialize_keras_object(config))

@@ -6,7 +6,7 @@ new memory; in a loop that it compiles itself they stay in place, and nothing
 returns to TensorFlow or to Python between two steps."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -21,6 +21,14 @@ CONVOLUTIONS = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+# What has no form in XLA: augmentation and look-up tables.
+NOT_IN_XLA = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if name.startswith("Random")
+    or name in ("Hashing", "IntegerLookup", "StringLookup", "TextVectorization")
+)
+NUMBERS = (tf.float32, tf.float64, tf.uint8, tf.int32, tf.int64, tf.bool)
 
 
 class InStep(NamedTuple):
@@ -35,18 +43,69 @@ class InStep(NamedTuple):
     images_of: Callable  # element -> images [B, ...]
 
 
+class Place(NamedTuple):
+    """Where the images of a device lie in the batch of all devices."""
+
+    first: tf.Tensor | int  # number of the first one
+    rows: tf.Tensor | int  # how many they are
+    total: tf.Tensor | int  # how many those of all devices are
+    devices: int
+
+    @property
+    def share(self) -> tf.Tensor | float:
+        """Of an average over all devices, what an average over this one's
+        images contributes: optimizers sum gradients over devices.
+        """
+        if self.devices == 1:
+            return 1.0
+        return tf.cast(self.rows, tf.float32) / tf.cast(self.total, tf.float32)
+
+    def of(self, everything: tf.Tensor) -> tf.Tensor:
+        """This device's part of `[K, total, ...]`."""
+        if self.devices == 1:
+            return everything
+        return everything[:, self.first : self.first + self.rows]
+
+    def everywhere(self, average: tf.Tensor) -> tf.Tensor:
+        """An average over this device's images -> over those of all devices."""
+        if self.devices == 1:
+            return average
+        context = tf.distribute.get_replica_context()
+        # A device without images has an average that is no number.
+        part = tf.math.multiply_no_nan(average, self.share)
+        return context.all_reduce("sum", part)
+
+
+def place_of(images: tf.Tensor) -> Place:
+    """The place of images `[B, ...]` among those that other devices have of
+    this batch.
+    """
+    rows, context = tf.shape(images)[0], tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return Place(0, rows, rows, 1)
+    devices = context.num_replicas_in_sync
+    mine = tf.one_hot(context.replica_id_in_sync_group, devices, dtype=tf.int32)
+    counts = context.all_reduce("sum", mine * rows)
+    first = tf.cumsum(counts, exclusive=True)
+    return Place(
+        tf.reduce_sum(first * mine), rows, tf.reduce_sum(counts), devices
+    )
+
+
 def suit_xla(model: keras.Model) -> bool:
-    """Whether XLA on a CPU runs the model's layers at least as fast as
+    """Whether XLA on a CPU runs the model's layers, and at least as fast as
     TensorFlow does.
     """
-    return not any(
-        isinstance(layer, CONVOLUTIONS) or layer.compute_dtype != "float32"
+    several = model.distribute_strategy.num_replicas_in_sync > 1
+    return not several and not any(
+        isinstance(layer, (*CONVOLUTIONS, *NOT_IN_XLA))
+        or layer.compute_dtype != "float32"
         for layer in model._flatten_layers()
     )
 
 
 def compiled_loop(
-    model: keras.Model, images_of: Callable, otherwise: Callable
+    model: keras.Model, images_of: Callable | None, otherwise: Callable
 ) -> Callable:
     """What Keras calls with an iterator over batches, once for every
     `steps_per_execution` steps; returns the metrics, or raises StopIteration
@@ -54,24 +113,41 @@ def compiled_loop(
 
     Args:
       model: compiled with `jit_compile` and `steps_per_execution`; its
-        `train_step` takes images and creates no variable.
-      images_of: batch of the iterator, without labels -> images `[B, ...]`,
-        inside the step.
+        `train_step` creates no variable, and takes what its `step_input` makes
+        of a batch.
+      images_of: what the iterator gives -> images `[B, ...]`, inside the step;
+        None where it gives batches.
       otherwise: the function that Keras makes, for iterators that cannot be
-        read inside a graph, or that feed several devices.
+        read inside a graph, that feed several devices, or give what XLA cannot
+        read.
     """
     steps = model.steps_per_execution
+    taken = (lambda element: element) if images_of else model.step_input
 
     @tf.function(jit_compile=True, reduce_retracing=True)
-    def run(block, count):
+    def run(block, count, logs):
         """Trains on the first `count` of the batches `[steps, B, ...]`."""
 
-        def step(number):
+        def step(number, logs):
             batch = tf.nest.map_structure(lambda x: x[number], block)
-            model.train_step(images_of(batch))
-            return number + 1
+            new = train(batch)
+            return number + 1, new if model.own_step else logs
 
-        tf.while_loop(lambda number: number < count, step, [0])
+        _, logs = tf.while_loop(
+            lambda number, _: number < count, step, (0, logs)
+        )
+        return logs
+
+    specs: list = []  # of the last iterator, and of what is taken from it
+
+    def spec_of(iterator):
+        if not specs or specs[0] != iterator.element_spec:
+            given = iterator.element_spec
+            specs[:] = given, _outputs_of(taken, given)
+        return specs[1]
+
+    def train(batch):
+        return model.train_step(images_of(batch) if images_of else batch)
 
     @tf.function(reduce_retracing=True)
     def execute(iterator):
@@ -83,7 +159,7 @@ def compiled_loop(
             )
 
         def batch(optional):
-            return keras.utils.unpack_x_y_sample_weight(optional.get_value())[0]
+            return taken(optional.get_value())
 
         def sizes(optional):
             return tf.cond(
@@ -95,7 +171,9 @@ def compiled_loop(
                 lambda: [-1 for _ in tf.nest.flatten(spec)],
             )
 
-        spec, _, _ = keras.utils.unpack_x_y_sample_weight(iterator.element_spec)
+        spec = spec_of(iterator)
+        # What a step of a subclass gives, which no metric may remember.
+        none = _zeros_like(train, spec) if model.own_step else tf.zeros(())
         first = iterator.get_next_as_optional()
         expected = sizes(first)
 
@@ -122,22 +200,36 @@ def compiled_loop(
         done, optional, block = tf.while_loop(fits, collect, (0, first, block))
 
         def loop():
-            run(tf.nest.map_structure(lambda part: part.stack(), block), done)
+            stacked = tf.nest.map_structure(lambda part: part.stack(), block)
+            return run(stacked, done, none)
 
-        tf.cond(done > 0, loop, lambda: None)
+        logs = tf.cond(done > 0, loop, lambda: none)
 
         # ... and others, such as the last one of a pass, are run one by one.
-        def one(done, optional):
-            model.train_step(images_of(batch(optional)))
-            return done + 1, following(done + 1)
+        def one(done, optional, logs):
+            new = train(batch(optional))
+            return (
+                done + 1,
+                following(done + 1),
+                new if model.own_step else logs,
+            )
 
-        done, _ = tf.while_loop(
-            lambda _, optional: optional.has_value(), one, (done, optional)
+        done, _, logs = tf.while_loop(
+            lambda _, optional, __: optional.has_value(),
+            one,
+            (done, optional, logs),
         )
-        return done, model.get_metrics_result()
+        return done, logs if model.own_step else model.get_metrics_result()
+
+    def readable(iterator):
+        """Whether XLA can read what the step takes."""
+        return all(
+            isinstance(spec, tf.TensorSpec) and spec.dtype in NUMBERS
+            for spec in tf.nest.flatten(spec_of(iterator))
+        )
 
     def function(iterator):
-        if not isinstance(iterator, tf.data.Iterator):
+        if not (isinstance(iterator, tf.data.Iterator) and readable(iterator)):
             return otherwise(iterator)
         done, metrics = execute(iterator)
         if not done:
@@ -145,3 +237,22 @@ def compiled_loop(
         return metrics
 
     return function
+
+
+def _outputs_of(function: Callable, spec: Any) -> Any:
+    """The specs of what a function makes of inputs of `spec`."""
+    return tf.nest.map_structure(
+        lambda output: (
+            tf.TensorSpec(output.shape, output.dtype)
+            if isinstance(output, (tf.Tensor, tf.TensorSpec))
+            else output
+        ),
+        tf.function(function).get_concrete_function(spec).structured_outputs,
+    )
+
+
+def _zeros_like(step: Callable, spec: Any) -> Any:
+    return tf.nest.map_structure(
+        lambda output: tf.zeros(output.shape, output.dtype),
+        _outputs_of(step, spec),
+    )

@@ -231,7 +231,7 @@ def continuous_bernoulli_mean(logits: tf.Tensor) -> tf.Tensor:
 @keras.saving.register_keras_serializable("vae_tf")
 class Normal(Likelihood):
     """p(x|z) = prod_i N(x_i; loc_i(z), scale_i^2), with loc = sigmoid(.) in
-    (0, 1) as the pixels are, and scale >= 1e-3.
+    (0, 1) as the pixels are, and scale >= 1e-3. Draws of x may leave [0, 1].
 
     Args, beside `image_shape`:
       normal_scale: "fixed" (at `initial_scale`), "shared" (one, learned) or

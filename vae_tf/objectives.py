@@ -5,7 +5,7 @@ Every quantity is per example, `[B]`, until an objective averages it. Sums over
 pixels and latent dimensions are made by the distributions, which declare their
 event axes."""
 
-import math
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,12 +14,19 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 GRADIENT_ESTIMATORS = ("auto", "plain", "stl", "dreg")
+KL_SCHEDULES = ("linear", "cyclical")
+FACTORS_ONLY = (
+    "0.0 unless q(z|x) and p(z) factorise, because the KL divergence of a "
+    "single dimension is that of factors"
+)
+CHOICES = {
+    "gradient_estimator": GRADIENT_ESTIMATORS,
+    "kl_schedule": KL_SCHEDULES,
+}
 
 
 class Terms(NamedTuple):
-    """The evidence lower bound and its two terms: `elbo = reconstruction - kl`,
-    each `[B]`, in nats.
-    """
+    """The evidence lower bound, `reconstruction - kl`, `[B]` each, in nats."""
 
     elbo: tf.Tensor
     reconstruction: tf.Tensor
@@ -52,14 +59,7 @@ def reparameterize(posterior: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
     differentiable function of the noise.
 
     Kingma and Welling 2013, arXiv:1312.6114, section 2.4; for a Gaussian, z =
-    loc + scale * epsilon.
-
-    Args:
-      posterior: q(z|x), batch `[B]`, event `[D]`.
-      noise: standard-normal draws `[K, B, D]`.
-
-    Returns:
-      z `[K, B, D]`.
+    loc + scale * epsilon. Both are `[K, B, D]`, q(z|x) is a batch `[B]`.
     """
     return posterior.bijector.forward(noise)
 
@@ -96,8 +96,7 @@ def draw(
         parameters, a VampPrior's phi included, keeps the plain weight.
 
     Args:
-      posterior: q(z|x), batch `[B]`, event `[D]`.
-      prior: p(z), batch `[]`, event `[D]`.
+      posterior, prior: q(z|x), batch `[B]`, and p(z), batch `[]`, event `[D]`.
       noise: standard-normal draws `[K, B, D]`.
       log_likelihood: z `[K, B, D]` -> log p(x|z) `[K, B]`.
       gradient_estimator: "plain", "stl" or "dreg".
@@ -151,10 +150,23 @@ def kl_divergence(draws: Draws) -> tf.Tensor:
 
     In closed form where there is one (Gaussian pairs), else the average over
     the draws."""
-    try:
-        return tfd.kl_divergence(draws.posterior, draws.prior)
-    except NotImplementedError:
+    exact = exact_kl(draws.posterior, draws.prior)
+    if exact is None:
         return tf.reduce_mean(draws.log_q - draws.log_prior, axis=0)
+    return exact
+
+
+def exact_kl(
+    posterior: tfd.Distribution, prior: tfd.Distribution
+) -> tf.Tensor | None:
+    """KL(q(z|x) || p(z)) `[B]`, in nats, where it has a closed form."""
+    if {type(posterior), type(prior)} == {tfd.MultivariateNormalDiag}:
+        # By dimension, of which free bits are made, too: computed once.
+        return tf.reduce_sum(kl_per_dimension(posterior, prior), axis=-1)
+    try:
+        return tfd.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return None
 
 
 def elbo(draws: Draws) -> Terms:
@@ -174,9 +186,8 @@ def importance_weighted_bound(log_weights: tf.Tensor) -> tf.Tensor:
 
     Burda, Grosse and Salakhutdinov 2015, arXiv:1509.00519, equation 8.
     """
-    return tf.reduce_logsumexp(log_weights, axis=0) - math.log(
-        log_weights.shape[0]
-    )
+    count = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    return tf.reduce_logsumexp(log_weights, axis=0) - tf.math.log(count)
 
 
 def kl_per_dimension(
@@ -190,23 +201,54 @@ def _marginals(normal: tfd.Distribution) -> tfd.Normal:
     return tfd.Normal(normal.mean(), normal.stddev())
 
 
-class Objective:
+class Annealed:
+    """A number that a compiled step reads anew, from `objective.values`."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, objective, owner=None):
+        # 0.1 and not 0.10000000149: the shortest that float32 rounds so.
+        return float(str(objective.values[self.name].numpy()))
+
+    def __set__(self, objective, value):
+        objective.check(self.name, value)
+        objective.values[self.name].assign(value)
+
+
+class Objective(tf.Module):
     """Base of the objectives: settings, and which gradient is taken.
+
+    `beta` and `free_bits` may be set while a model trains, by a callback for
+    example: a compiled step reads them anew. They are saved with the model, in
+    its configuration and in `tf.train.Checkpoint`s.
 
     Args:
       num_samples: K, draws of z for each image.
       gradient_estimator: "plain", "stl", "dreg" (see `draw`), or "auto": dreg
         for the importance-weighted bound where log q(z|x) at a given z takes
-        one pass, else plain. For the ELBO, dreg is stl.
+        one pass and p(z) is not made of q(z|x), else plain. For the ELBO, dreg
+        is stl.
       beta: weight of the KL divergence (Higgins et al. 2017).
-      kl_warmup_steps: updates over which that weight rises linearly from 0.
+      kl_warmup_steps: W, updates over which that weight rises linearly, from
+        beta / W in the first update to beta.
+      kl_schedule: "linear", which rises once; "cyclical", which rises over W
+        updates, stays for W, and starts again (Fu et al. 2019,
+        arXiv:1903.10145, with R = 1/2).
       free_bits: lambda, nats per latent dimension that cost nothing: the KL
         divergence becomes sum_d max(lambda, batch mean of KL_d) (Kingma et al.
         2016, arXiv:1606.04934).
 
     Raises:
-      ValueError: a setting is out of its range.
+      ValueError: a setting is out of its range, or (also when it is set later)
+        one that this objective or the families of its model cannot have.
     """
+
+    factorizes: bool | None = None  # q(z|x) and p(z), when a VAE has said so
+    names: tuple[str, ...]  # of what `bounds` measures, its own bound included
+    bound: str  # the one by which epochs are compared
+    beta = Annealed()
+    free_bits = Annealed()
 
     def __init__(
         self,
@@ -214,38 +256,38 @@ class Objective:
         gradient_estimator="auto",
         beta=1.0,
         kl_warmup_steps=0,
+        kl_schedule="linear",
         free_bits=0.0,
     ):
-        for name, value, smallest in (
-            ("num_samples", num_samples, 1),
-            ("beta", beta, 0),
-            ("kl_warmup_steps", kl_warmup_steps, 0),
-            ("free_bits", free_bits, 0),
-        ):
-            whole = name in ("num_samples", "kl_warmup_steps")
-            if not value >= smallest or (whole and value != int(value)):
-                raise ValueError(
-                    f"{name}: expected {'an integer' if whole else 'a number'} "
-                    f">= {smallest}, received {value!r}."
-                )
-        if gradient_estimator not in GRADIENT_ESTIMATORS:
-            raise ValueError(
-                "gradient_estimator: expected one of "
-                f"{', '.join(GRADIENT_ESTIMATORS)}, received "
-                f"{gradient_estimator!r}."
-            )
+        super().__init__()
         self.num_samples = num_samples
         self.gradient_estimator = gradient_estimator
-        self.beta = beta
         self.kl_warmup_steps = kl_warmup_steps
-        self.free_bits = free_bits
+        self.kl_schedule = kl_schedule
+        for name, least in (("num_samples", 1), ("kl_warmup_steps", 0)):
+            value = getattr(self, name)
+            whole = value >= least and value == int(value)
+            _require(whole, name, f"an integer >= {least}", value)
+        for name, choices in CHOICES.items():
+            words, value = f"one of {', '.join(choices)}", getattr(self, name)
+            _require(value in choices, name, words, value)
+        self.values = {
+            name: tf.Variable(0.0, trainable=False, name=name)
+            for name in ("beta", "free_bits")
+        }
+        self.beta, self.free_bits = beta, free_bits
+        self.begins_free = free_bits > 0
 
-    names: tuple[str, ...]  # of what `bounds` measures, its own bound included
-    bound: str  # the one by which epochs are compared
+    def check(self, name: str, value) -> None:
+        """Raises ValueError unless `beta` or `free_bits` can be `value`."""
+        fine = 0 <= value < float("inf")
+        _require(fine, name, "a finite number >= 0", value)
+        if name == "free_bits" and self.factorizes is False:
+            _require(value == 0, name, FACTORS_ONLY, value)
 
-    def estimator(self, one_pass_density: bool) -> str:
-        """The gradient estimator, for a posterior whose log q(z|x) at any z is,
-        or is not, as fast as a draw.
+    def estimator(self, one_pass_density: bool, shared: bool = False) -> str:
+        """The gradient estimator for a log q(z|x) that at any z is, or is not,
+        as fast as a draw, and a p(z) that is, or is not, made of q(z|x).
         """
         raise NotImplementedError
 
@@ -255,20 +297,21 @@ class Objective:
         """
         raise NotImplementedError
 
-    def __call__(self, draws: Draws, step: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self,
+        draws: Draws,
+        step: tf.Tensor,
+        everywhere: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    ) -> tf.Tensor:
         """What is maximised, averaged over the images; `step` counts the
-        updates before this one.
+        updates before this one, and `everywhere` makes an average over these
+        images one over those of all devices.
         """
         raise NotImplementedError
 
     def get_config(self):
-        return {
-            "num_samples": self.num_samples,
-            "gradient_estimator": self.gradient_estimator,
-            "beta": self.beta,
-            "kl_warmup_steps": self.kl_warmup_steps,
-            "free_bits": self.free_bits,
-        }
+        names = inspect.signature(Objective.__init__).parameters
+        return {n: getattr(self, n) for n in names if n != "self"}
 
     @classmethod
     def from_config(cls, config):
@@ -278,15 +321,13 @@ class Objective:
 @keras.saving.register_keras_serializable("vae_tf")
 class ELBO(Objective):
     """E_q[log p(x|z)] - weight * KL(q(z|x) || p(z)): the evidence lower bound
-    where weight is 1 and no bits are free.
-
-    See `Objective` for the settings.
+    where weight is 1 and no bits are free. See `Objective` for the settings.
     """
 
     names = Terms._fields
     bound = "elbo"
 
-    def estimator(self, one_pass_density):
+    def estimator(self, one_pass_density, shared=False):
         # With equal weights, the doubly reparameterised gradient is stl's.
         chosen = self.gradient_estimator
         return {"auto": "plain", "dreg": "stl"}.get(chosen, chosen)
@@ -294,31 +335,35 @@ class ELBO(Objective):
     def bounds(self, draws):
         return elbo(draws)._asdict()
 
-    def __call__(self, draws, step):
-        weight = self.beta
-        if self.kl_warmup_steps:
-            done = (tf.cast(step, tf.float32) + 1) / self.kl_warmup_steps
-            weight *= tf.minimum(1.0, done)
+    def __call__(self, draws, step, everywhere=tf.identity):
         reconstruction = tf.reduce_mean(draws.log_likelihood)
-        return reconstruction - weight * self._regulariser(draws)
+        return reconstruction - self.kl_weight(step) * self._regulariser(
+            draws, everywhere
+        )
 
-    def _regulariser(self, draws):
+    def kl_weight(self, step: tf.Tensor) -> tf.Tensor:
+        """Weight of the KL divergence in the update after `step` of them."""
+        if not self.kl_warmup_steps:
+            return tf.convert_to_tensor(self.values["beta"])
+        if self.kl_schedule == "cyclical":
+            step = step % (2 * self.kl_warmup_steps)
+        done = (tf.cast(step, tf.float32) + 1) / self.kl_warmup_steps
+        return self.values["beta"] * tf.minimum(1.0, done)
+
+    def _regulariser(self, draws, everywhere):
         """KL(q(z|x) || p(z)), averaged over the images, with its free bits."""
-        if self.free_bits:
+        if self.begins_free if self.factorizes is None else self.factorizes:
             # KL_d, averaged over the images: [D]
             kl = tf.reduce_mean(
                 kl_per_dimension(draws.posterior, draws.prior), axis=0
             )
             paid = kl
             if draws.pathwise:
-                q, p = detached(draws.posterior), draws.prior
-                log_ratio = _marginals(q).log_prob(draws.z) - _marginals(
-                    p
-                ).log_prob(draws.z)
+                q, p = map(_marginals, (detached(draws.posterior), draws.prior))
+                log_ratio = q.log_prob(draws.z) - p.log_prob(draws.z)
                 paid = tf.reduce_mean(log_ratio, axis=[0, 1])
-            return tf.reduce_sum(
-                tf.where(kl > self.free_bits, paid, self.free_bits)
-            )
+            free = tf.convert_to_tensor(self.values["free_bits"])
+            return tf.reduce_sum(tf.where(everywhere(kl) >= free, paid, free))
         if draws.pathwise:
             return tf.reduce_mean(draws.log_q - draws.log_prior)
         return tf.reduce_mean(kl_divergence(draws))
@@ -330,50 +375,45 @@ class IWAE(Objective):
     log p(x).
 
     Burda, Grosse and Salakhutdinov 2015, arXiv:1509.00519. See `Objective` for
-    the settings.
-
-    Raises:
-      ValueError: a setting of the KL divergence is set, of which this bound has
-        none to weigh: it lies inside the logarithm.
+    the settings, of which it has none that weigh the KL divergence: that lies
+    inside the logarithm.
     """
 
     names = (*Terms._fields, "iwae")
     bound = "iwae"
 
-    def __init__(
-        self,
-        num_samples=5,
-        gradient_estimator="auto",
-        beta=1.0,
-        kl_warmup_steps=0,
-        free_bits=0.0,
-    ):
-        super().__init__(
-            num_samples, gradient_estimator, beta, kl_warmup_steps, free_bits
-        )
-        for name, none in (
-            ("beta", 1.0),
-            ("kl_warmup_steps", 0),
-            ("free_bits", 0.0),
-        ):
-            if getattr(self, name) != none:
-                raise ValueError(
-                    f"{name}: expected {none} with objective iwae, whose KL "
-                    "divergence lies inside a logarithm and cannot be weighed, "
-                    f"received {getattr(self, name)!r}."
-                )
+    def __init__(self, num_samples=5, gradient_estimator="auto", **weights):
+        super().__init__(num_samples, gradient_estimator, **weights)
+        self._no_weight("kl_warmup_steps", self.kl_warmup_steps, 0)
 
-    def estimator(self, one_pass_density):
+    def check(self, name, value):
+        super().check(name, value)
+        self._no_weight(name, value, 1.0 if name == "beta" else 0.0)
+
+    def _no_weight(self, name, value, none):
+        words = (
+            f"{none} with objective iwae, whose KL divergence lies inside a "
+            "logarithm and cannot be weighed"
+        )
+        _require(value == none, name, words, value)
+
+    def estimator(self, one_pass_density, shared=False):
         if self.gradient_estimator != "auto":
             return self.gradient_estimator
-        return "dreg" if one_pass_density else "plain"
+        # Where p(z) is made of q(z|x), dreg's variance is no smaller.
+        return "dreg" if one_pass_density and not shared else "plain"
 
     def bounds(self, draws):
         bound = importance_weighted_bound(draws.log_weights)
         return elbo(draws)._asdict() | {"iwae": bound}
 
-    def __call__(self, draws, step):
+    def __call__(self, draws, step, everywhere=tf.identity):
         return tf.reduce_mean(importance_weighted_bound(draws.log_weights))
+
+
+def _require(fine: bool, name: str, expected: str, value) -> None:
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, received {value!r}.")
 
 
 OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}

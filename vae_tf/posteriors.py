@@ -91,11 +91,14 @@ class MeanField(Posterior):
 
 @keras.saving.register_keras_serializable("vae_tf")
 class FullCovariance(Posterior):
-    """q(z|x) = N(z; loc(x), L(x) L(x)^T), with L lower triangular and its
-    diagonal positive.
+    """q(z|x) = N(z; loc(x), L(x) L(x)^T), with L = diag(scale(x)) (I + N(x)/D)
+    and N strictly lower triangular: in units of the scale, and so that the D
+    terms of a row together weigh as much as one, or their noise drowns what
+    the diagonal has learned.
 
     Args:
       latent_dim: D.
+      relative: False for L = diag(scale(x)) + N(x), as before version 0.2.
 
     Call arguments:
       features: `[B, F]`.
@@ -107,9 +110,10 @@ class FullCovariance(Posterior):
 
     one_pass_density = True
 
-    def __init__(self, latent_dim, **kwargs):
+    def __init__(self, latent_dim, relative=True, **kwargs):
         below = latent_dim * (latent_dim - 1) // 2
         super().__init__(latent_dim, 2 * latent_dim + below, **kwargs)
+        self.relative = relative
 
     def call(self, features):
         loc, raw_scale, below = tf.split(
@@ -117,12 +121,24 @@ class FullCovariance(Posterior):
             [self.latent_dim, self.latent_dim, -1],
             axis=-1,
         )
-        scale_tril = tf.linalg.diag(_positive(raw_scale))
+        scale = _positive(raw_scale)
+        scale_tril = tf.linalg.diag(scale)
         if self.latent_dim > 1:
             strict = tfb.FillTriangular().forward(below)  # [B, D-1, D-1]
             # A row of zeros above and a column of them to the right.
-            scale_tril += tf.pad(strict, [[0, 0], [1, 0], [0, 1]])
+            strict = tf.pad(strict, [[0, 0], [1, 0], [0, 1]])
+            if self.relative:
+                strict *= scale[..., tf.newaxis] / self.latent_dim
+            scale_tril += strict
         return tfd.MultivariateNormalTriL(loc, scale_tril)
+
+    def get_config(self):
+        return super().get_config() | {"relative": self.relative}
+
+    @classmethod
+    def from_config(cls, config):
+        # A file that says nothing of it was written before there was a choice.
+        return cls(**{"relative": False} | config)
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -139,6 +155,9 @@ class IAF(Posterior):
       latent_dim: D, at least 2.
       flow_depth: number of steps.
       flow_units: widths of the hidden layers of each step's network.
+      context_to_outputs: whether gates and shifts see the features of x by a
+        path of their own. Without it those of the first dimension, before
+        which there is nothing, are the same for every x.
 
     Call arguments:
       features: `[B, F]`.
@@ -154,7 +173,14 @@ class IAF(Posterior):
 
     moment_draws = MOMENT_DRAWS
 
-    def __init__(self, latent_dim, flow_depth=2, flow_units=(320,), **kwargs):
+    def __init__(
+        self,
+        latent_dim,
+        flow_depth=2,
+        flow_units=(320,),
+        context_to_outputs=True,
+        **kwargs,
+    ):
         super().__init__(latent_dim, 2 * latent_dim, **kwargs)
         if latent_dim < 2:
             raise ValueError(
@@ -170,8 +196,9 @@ class IAF(Posterior):
             )
         self.flow_depth = flow_depth
         self.flow_units = tuple(flow_units)
+        self.context_to_outputs = context_to_outputs
         self.steps = [
-            MADE(latent_dim, self.flow_units, reverse=step % 2 == 1)
+            MADE(latent_dim, self.flow_units, step % 2 == 1, context_to_outputs)
             for step in range(flow_depth)
         ]
 
@@ -193,7 +220,13 @@ class IAF(Posterior):
         return super().get_config() | {
             "flow_depth": self.flow_depth,
             "flow_units": self.flow_units,
+            "context_to_outputs": self.context_to_outputs,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        # A file that says nothing of it was written before there was a choice.
+        return cls(**{"context_to_outputs": False} | config)
 
 
 class _Flow(tfd.TransformedDistribution):
@@ -287,6 +320,7 @@ class MADE(keras.layers.Layer):
       dim: D.
       hidden_units: widths of the hidden layers.
       reverse: whether "before" counts from the last dimension down.
+      context_to_outputs: whether the outputs see the context directly, too.
 
     Call arguments:
       x: `[..., B, D]`.
@@ -297,11 +331,19 @@ class MADE(keras.layers.Layer):
         so that the flow starts close to the identity.
     """
 
-    def __init__(self, dim, hidden_units=(320,), reverse=False, **kwargs):
+    def __init__(
+        self,
+        dim,
+        hidden_units=(320,),
+        reverse=False,
+        context_to_outputs=False,
+        **kwargs,
+    ):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.dim = dim
         self.hidden_units = tuple(hidden_units)
         self.reverse = reverse
+        self.context_to_outputs = context_to_outputs
 
     def build(self, x_shape, context_shape):
         degrees = np.arange(1, self.dim + 1)
@@ -319,6 +361,14 @@ class MADE(keras.layers.Layer):
             self.hidden_units[0], use_bias=False, dtype=self.dtype_policy
         )
         self.context_map.build(context_shape)
+        if self.context_to_outputs:
+            self.output_map = keras.layers.Dense(
+                2 * self.dim,
+                use_bias=False,
+                kernel_initializer=_small(),
+                dtype=self.dtype_policy,
+            )
+            self.output_map.build(context_shape)
         super().build(x_shape)
 
     def _add_layer(self, number, mask, initializer):
@@ -345,6 +395,8 @@ class MADE(keras.layers.Layer):
                 hidden += self.context_map(context)
             if number < last:
                 hidden = tf.nn.elu(hidden)
+        if self.context_to_outputs:
+            hidden += self.output_map(context)
         shift, raw_gate = tf.split(hidden, 2, axis=-1)
         return shift, raw_gate + 2.0
 
@@ -353,6 +405,7 @@ class MADE(keras.layers.Layer):
             "dim": self.dim,
             "hidden_units": self.hidden_units,
             "reverse": self.reverse,
+            "context_to_outputs": self.context_to_outputs,
         }
 
 

@@ -4,7 +4,9 @@ probability, parts that do not fit each other, choices that no objective covers.
 
 import math
 import warnings
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -14,15 +16,77 @@ from vae_tf.config import NOT_IN_SUPPORT
 from vae_tf.priors import Prior
 from vae_tf.settings import UserError
 
+MIN_EPSILON = 1e-16  # of Adafactor
+NO_IMAGES = "data: expected at least one batch of images, received none."
+
+
+def check_keras() -> None:
+    """Raises UserError where Keras is set to what this package has not."""
+    for name, found, expected in (
+        ("KERAS_BACKEND", keras.config.backend(), "tensorflow"),
+        ("floatx", keras.config.floatx(), "float32"),
+        (
+            "image_data_format",
+            keras.config.image_data_format(),
+            "channels_last",
+        ),
+    ):
+        if found != expected:
+            raise UserError(
+                f"{name}: expected {expected!r} of Keras, received {found!r} "
+                "(an environment variable, keras.json or keras.config)."
+            )
+
+
+def check_compiled(given: dict[str, Any]) -> None:
+    """Raises UserError where `compile` is given a loss, metrics, or an
+    optimizer that ends in NaN.
+    """
+    for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        if given.get(name) is not None:
+            raise UserError(
+                f"{name}: expected none, because what a VAE maximises is a "
+                "bound on log p(x), its `objective` ('elbo' or 'iwae'), which "
+                "is also what it reports, received "
+                f"{given[name]!r}. Another p(x|z) is another `likelihood`."
+            )
+    optimizer = given.get("optimizer")
+    if isinstance(optimizer, keras.optimizers.Adafactor):
+        # It divides by products of mean squares of gradients, which underflow
+        # to 0 where a gradient is 0: 0 / 0 for a pixel that never varies.
+        if optimizer.epsilon_1 < MIN_EPSILON:
+            raise UserError(
+                f"optimizer: expected Adafactor's epsilon_1 >= {MIN_EPSILON}, "
+                f"received {optimizer.epsilon_1}, with which weights whose "
+                "gradient is 0, such as a constant pixel's, become NaN in "
+                "float32."
+            )
+
+
+def as_images(images, image_shape: tuple) -> tf.Tensor:
+    """Images `[B, H, W, C]` of any dtype, or of unknown rank, as float32;
+    raises UserError where they have another shape.
+    """
+    try:
+        images = tf.cast(images, tf.float32)
+        shape = images.shape
+        if shape.rank is not None and tuple(shape[1:]) == image_shape:
+            return images
+        if shape.is_compatible_with((None, *image_shape)):
+            return tf.ensure_shape(images, (None, *image_shape))
+    except (TypeError, ValueError, tf.errors.UnimplementedError) as error:
+        shape = str(error).splitlines()[0]  # no numbers, or rows of several
+    raise UserError(
+        f"images: expected shape {('B', *image_shape)}, received "
+        f"{tuple(shape) if isinstance(shape, tf.TensorShape) else shape}."
+    )
+
 
 def check_images(images, image_shape: tuple, support: str) -> tf.Tensor:
     """Images `[B, H, W, C]` as float32; see `VAE.check_images`."""
-    images = tf.cast(images, tf.float32)
-    if tuple(images.shape[1:]) != image_shape:
-        raise UserError(
-            f"images: expected shape {('B', *image_shape)}, received "
-            f"{tuple(images.shape)}."
-        )
+    images = as_images(images, image_shape)
+    if images.shape[0] == 0:
+        raise UserError(NO_IMAGES)
     if not tf.executing_eagerly():
         return images
     values = images.numpy()
@@ -57,6 +121,80 @@ def _steps(support: str) -> int:
     return 1 if support == "binary" else 255
 
 
+class Refused(keras.metrics.Metric):
+    """Counts, in the steps of a pass, the pixels that have no probability.
+
+    Keras resets it with the other metrics, and shows nothing of it.
+
+    Args:
+      support: of the likelihood.
+    """
+
+    def __init__(self, support: str, name="refused", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.support = support
+        # Pixels and images refused, images seen; lowest and highest refused.
+        self.counts = self.add_weight((3,), "zeros", name="counts")
+        self.range = self.add_variable(
+            (2,), "zeros", None, "only_first_replica", "range"
+        )
+
+    def update_state(self, images):
+        """Looks at images `[B, H, W, C]`."""
+        flat = tf.reshape(images, (tf.shape(images)[0], -1))
+        right = (flat >= 0) & (flat <= 1)  # false for NaN
+        right &= in_support(flat, self.support)
+        wrong = tf.reduce_sum(tf.cast(~right, tf.float32), axis=1)  # [B]
+        counts = tf.stack(
+            [
+                tf.reduce_sum(wrong),
+                tf.reduce_sum(tf.cast(wrong > 0, tf.float32)),
+                tf.cast(tf.shape(flat)[0], tf.float32),
+            ]
+        )
+
+        def note():
+            refused = tf.math.is_finite(flat) & ~right
+            low = tf.reduce_min(tf.where(refused, flat, math.inf))
+            high = tf.reduce_max(tf.where(refused, flat, -math.inf))
+            before = tf.unstack(self.range.value)
+            known = self.counts.value[0] > 0
+            both = [tf.minimum(low, before[0]), tf.maximum(high, before[1])]
+            self.range.assign(tf.where(known, both, [low, high]))
+
+        # Most batches are right, and pay for the count alone.
+        tf.cond(counts[0] > 0, note, lambda: None)
+        self.counts.assign_add(counts)
+
+    def result(self):
+        return {}
+
+    def check(self) -> None:
+        """Raises UserError, once, if a pixel was refused since the last
+        reset.
+        """
+        pixels, images, seen = tf.convert_to_tensor(self.counts.value).numpy()
+        if not pixels:
+            return
+        low, high = tf.convert_to_tensor(self.range.value).numpy()
+        self.reset_state()
+        values = f"with values from {low:g} to {high:g}"
+        if low > high:
+            values = "none of them a number"
+        raise UserError(
+            f"images: expected pixels {EXPECTED[self.support]}, received "
+            f"{pixels:,.0f} others in {images:,.0f} of {seen:,.0f} images, "
+            f"{values}."
+        )
+
+
+EXPECTED = {
+    "binary": "0 or 1",
+    "levels": "k/255 with whole k from 0 to 255",
+    "interval": "in [0, 1]",
+}
+
+
 def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
     """Raises UserError unless the parts of a VAE, built, are what `VAE.draws`
     and the objective rely on.
@@ -67,7 +205,7 @@ def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
             f"{type(prior).__name__}."
         )
     latent, image = (encoder.latent_dim,), decoder.image_shape
-    posterior = encoder(tf.zeros((1, *image)))
+    posterior = encoder(tf.zeros((2, *image)))
     if not (
         isinstance(posterior, tfd.TransformedDistribution)
         and posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
@@ -79,18 +217,23 @@ def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
             "noise such as tfd.MultivariateNormalDiag, received "
             f"tfd.{type(posterior).__name__}."
         )
-    for name, found, expected in (
-        ("posterior", posterior, latent),
-        ("prior", prior.distribution(encoder), latent),
-        ("likelihood", decoder(tf.zeros((1, *latent))), image),
+    for name, found, batch, event in (
+        ("posterior", posterior, (2,), latent),
+        ("prior", prior.distribution(encoder), (), latent),
+        ("likelihood", decoder(tf.zeros((3, 2, *latent))), (3, 2), image),
     ):
-        if tuple(found.event_shape) != expected:
+        received = tuple(found.batch_shape), tuple(found.event_shape)
+        if received != (batch, event):
             raise UserError(
-                f"{name}: expected a distribution with event shape "
-                f"{expected}, received {tuple(found.event_shape)}."
+                f"{name}: expected a distribution with batch shape {batch} and "
+                f"event shape {event}, received {received[0]} and event shape "
+                f"{received[1]}."
             )
     _check_combination(encoder, prior, objective, train_variables)
-    if objective.estimator(encoder.one_pass_density) != "plain":
+    estimator = objective.estimator(
+        encoder.one_pass_density, prior.uses_encoder
+    )
+    if estimator != "plain":
         _check_detached(encoder)
 
 
@@ -100,7 +243,7 @@ def _check_combination(encoder, p, objective, train_variables) -> None:
     """
     q_name, p_name = type(encoder.posterior).__name__, type(p).__name__
     one_pass = encoder.one_pass_density
-    estimator = objective.estimator(one_pass)
+    estimator = objective.estimator(one_pass, p.uses_encoder)
     sequential = (
         f"log q(z|x) of {q_name} at a z of another origin takes "
         f"{encoder.latent_dim} passes, one after the other (a head that knows "
@@ -123,13 +266,14 @@ def _check_combination(encoder, p, objective, train_variables) -> None:
             f"{train_variables!r}: p(z) is made of the inference network, so "
             "phi cannot be held while theta moves, nor p(z) while phi does."
         )
-    if objective.free_bits and not (encoder.factorizes and p.factorizes):
+    objective.factorizes = encoder.factorizes and p.factorizes
+    try:
+        objective.check("free_bits", objective.free_bits)
+    except ValueError as error:
         raise UserError(
-            "free_bits: expected 0.0 unless q(z|x) and p(z) factorise, "
-            "because the KL divergence of a single dimension is that of "
-            f"factors; received {objective.free_bits} with posterior "
-            f"{q_name} and prior {p_name}."
-        )
+            f"{str(error).rstrip('.')} with posterior {q_name} and prior "
+            f"{p_name}."
+        ) from None
     if (
         objective.bound != "elbo"
         and objective.num_samples > 1
@@ -151,7 +295,12 @@ def _check_detached(encoder) -> None:
     with tf.GradientTape() as tape:
         posterior = encoder(tf.zeros((1, *encoder.image_shape)))
         log_q = objectives.detached(posterior).log_prob(z)
-    slopes = tape.gradient(log_q, encoder.trainable_variables)
+    # Of variables that are copied to several devices, the first copies.
+    copies = tf.distribute.get_strategy().experimental_local_results
+    phi = [
+        copies(variable.value)[0] for variable in encoder.trainable_variables
+    ]
+    slopes = tape.gradient(log_q, phi)
     if any(slope is not None for slope in slopes):
         raise UserError(
             "gradient_estimator: expected plain with posterior "

@@ -36,7 +36,12 @@ def choose(
             f"{value!r}."
         )
     member = family[value]
-    named = inspect.signature(member).parameters
+    # Of the constructor itself: a Keras layer that inherits its own shows
+    # `(*args, **kwargs)` on Python 3.10 and 3.11.2.
+    constructor: Callable = member
+    if isinstance(member, type):
+        constructor = member.__init__  # type: ignore[misc]  # of this class
+    named = inspect.signature(constructor).parameters
     given = {
         name: argument
         for name, argument in kwargs.items()

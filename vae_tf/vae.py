@@ -4,24 +4,21 @@
 
 import math
 import warnings
-import weakref
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf import executions, objectives, refusals
+from vae_tf import executions, feeds, objectives, refusals
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
-from vae_tf.noise import standard_normal
+from vae_tf.feeds import Fed
+from vae_tf.noise import for_tfp, key, standard_normal
 from vae_tf.objectives import OBJECTIVES
 from vae_tf.priors import PRIORS
 from vae_tf.settings import UserError, choose
 
-# Of the noise in `evaluate` and validation: the same at every epoch.
-EVALUATION_SEED = 7
 BOTH = ("inference", "generative")
 # The networks that each update of a step moves.
 TRAIN_VARIABLES = {
@@ -30,7 +27,6 @@ TRAIN_VARIABLES = {
     "generative": (("generative",),),
     "alternate": (("inference",), ("generative",)),
 }
-NO_IMAGES = "data: expected at least one batch of images, received none."
 
 
 def minimize(
@@ -42,14 +38,24 @@ def minimize(
     """One step of gradient descent: theta <- theta - rho * d loss / d theta.
 
     Keras 3 optimizers have no `minimize` of their own. The scalar `loss` was
-    recorded by `tape`.
+    recorded by `tape`, which is still recording: an optimizer that divides
+    gradients by a scale first multiplies the loss with it.
     """
+    scaled = optimizer.scale_loss(loss)
     with tape.stop_recording():
-        optimizer.apply(tape.gradient(loss, variables), variables)
+        optimizer.apply(tape.gradient(scaled, variables), variables)
+
+
+def calls_of(optimizer: keras.Optimizer) -> tf.Tensor:
+    """How often an optimizer was given gradients: `iterations`, but for one
+    that accumulates several before each update.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return tf.convert_to_tensor(optimizer._iterations)
 
 
 @keras.saving.register_keras_serializable("vae_tf")
-class VAE(keras.Model):
+class VAE(Fed):
     """A latent-variable model p(x, z) = p(x|z) p(z) and its inference network
     q(z|x), trained on the ELBO.
 
@@ -57,9 +63,11 @@ class VAE(keras.Model):
     2014, arXiv:1401.4082.
 
     `fit` maximises the ELBO and shows `elbo`, `reconstruction` and `kl` in nats
-    per image. It takes arrays or `tf.data.Dataset`s of images `[B, H, W, C]` in
-    [0, 1], or datasets of (image, label), whose labels it ignores. Called on
-    images, the model returns their reconstruction, a tensor.
+    per image, and `loss`, minus the bound that it maximises. It takes images
+    `[B, H, W, C]` in [0, 1] by any feed that Keras takes, with labels, which
+    it ignores, or with targets of the images' shape, to which p(x|z) then
+    gives probability. Called on images, the model returns their
+    reconstruction, a tensor.
 
     Args:
       encoder: the inference network.
@@ -86,6 +94,7 @@ class VAE(keras.Model):
         seed: int = 0,
         **kwargs,
     ):
+        refusals.check_keras()
         super().__init__(**kwargs)
         if train_variables not in TRAIN_VARIABLES:
             raise UserError(
@@ -100,11 +109,15 @@ class VAE(keras.Model):
         self.objective = choose("objective", objective, OBJECTIVES)
         self.train_variables = train_variables
         self.seed = seed
-        self._seen: weakref.WeakSet = weakref.WeakSet()  # datasets looked at
-        self._images_of = _images_of  # of a batch, in the compiled loop
-        self.trackers = [
-            keras.metrics.Mean(name=name) for name in self.objective.names
-        ]
+        self.trackers = {
+            name: keras.metrics.Mean(name=name) for name in self.objective.names
+        }
+        self.loss_of = feeds.Negative(self.trackers[self.objective.bound])
+        self.expect(
+            decoder.image_shape,
+            decoder.likelihood.support,
+            own_step=type(self).train_step is not VAE.train_step,
+        )
         if encoder.latent_dim >= math.prod(decoder.image_shape):
             warnings.warn(
                 f"latent_dim: {encoder.latent_dim} is no bottleneck for images "
@@ -112,6 +125,7 @@ class VAE(keras.Model):
                 stacklevel=2,
             )
         self.build((None, *decoder.image_shape))
+        self(tf.zeros((1, *decoder.image_shape)))  # as Keras' export wants it
 
     def build(self, input_shape):
         """Makes all weights: those of the parts, which `train_step` calls one
@@ -151,26 +165,37 @@ class VAE(keras.Model):
     @property
     def gradient_estimator(self) -> str:
         """The estimator in use: the objective's, with "auto" resolved."""
-        return self.objective.estimator(self.encoder.one_pass_density)
+        return self.objective.estimator(
+            self.encoder.one_pass_density, self.prior.uses_encoder
+        )
 
     # The model, in words of probability.
 
-    def elbo(self, images, seed: int, num_samples: int = 1) -> tf.Tensor:
+    def elbo(
+        self, images, seed: int, num_samples: int = 1, targets=None
+    ) -> tf.Tensor:
         """A draw of the ELBO `[B]`, in nats, from `num_samples` draws of z for
-        each image.
+        each image; with `targets`, that of E_q(z|images)[log p(targets|z)].
 
         Raises:
           UserError: the images are not what `check_images` expects.
         """
-        images = self.check_images(images)
-        noise = self._noise(images, [0, seed], num_samples)
-        return self.elbo_terms(images, noise).elbo
+        if targets is None:
+            images = self.check_images(images)
+        else:
+            images = refusals.check_images(
+                images, self.decoder.image_shape, "interval"
+            )
+            targets = self.check_images(targets)
+        place = executions.place_of(images)
+        noise = self._noise(key("elbo", seed), place, num_samples)
+        return self.elbo_terms(images, noise, targets).elbo
 
-    def elbo_terms(self, images: tf.Tensor, noise: tf.Tensor):
+    def elbo_terms(self, images: tf.Tensor, noise: tf.Tensor, targets=None):
         """ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) and its terms, `[B]`,
-        in nats, from noise `[K, B, D]` as `draws` takes it.
+        in nats, from noise `[K, B, D]` and targets as `draws` takes them.
         """
-        return objectives.elbo(self.draws(images, noise))
+        return objectives.elbo(self.draws(images, noise, targets=targets))
 
     def draws(
         self,
@@ -178,6 +203,7 @@ class VAE(keras.Model):
         noise: tf.Tensor,
         training: tuple[str, ...] = (),
         gradient_estimator: str = "plain",
+        targets: tf.Tensor | None = None,
     ) -> objectives.Draws:
         """z ~ q(z|x) and log q(z|x), log p(z), log p(x|z), of which every bound
         is made.
@@ -189,14 +215,18 @@ class VAE(keras.Model):
           training: networks, "inference" or "generative", whose layers such as
             dropout behave as in training.
           gradient_estimator: see `objectives.draw`.
+          targets: what p(x|z) gives probability to, where that is not the
+            images: with noisy images, the denoising criterion (Im et al. 2015,
+            arXiv:1511.06406).
         """
+        targets = images if targets is None else targets
         posterior = self.encoder(images, training="inference" in training)
         generating = "generative" in training
         return objectives.draw(
             posterior,
             self.prior_distribution(),
             noise,
-            lambda z: self.decoder(z, training=generating).log_prob(images),
+            lambda z: self.decoder(z, training=generating).log_prob(targets),
             gradient_estimator,
         )
 
@@ -216,8 +246,9 @@ class VAE(keras.Model):
         """Draws from p(x) `[num_samples, H, W, C]`, by ancestral sampling: z ~
         p(z), then x ~ p(x|z).
         """
-        seeds = tf.random.experimental.stateless_split([0, seed], 2)
-        z_seed, x_seed = tf.unstack(seeds)
+        z_seed, x_seed = (
+            for_tfp(key(purpose, seed)) for purpose in ("latent", "image")
+        )
         z = self.prior_distribution().sample(num_samples, seed=z_seed)
         return self.decoder(z).sample(seed=x_seed)
 
@@ -243,18 +274,14 @@ class VAE(keras.Model):
             `fit`.
           batch_size: of an array.
         """
-        if not isinstance(data, tf.data.Dataset):
-            images = self.check_images(data)
-            data = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+        data = feeds.batches_that_end(data, batch_size)
         total, count = np.zeros(self.decoder.image_shape), 0
         generator = np.random.default_rng(self.seed)
         kept = np.zeros((0, *self.decoder.image_shape), np.float32)
         keys = np.zeros(0)
         for batch in data:
-            images = _images_of(batch)
-            if count == 0:
-                self.check_images(images)
-            images = images.numpy()
+            _, targets = feeds.unpacked(batch, self.decoder.image_shape)
+            images = self.check_images(targets).numpy()
             total += np.sum(images, axis=0, dtype=np.float64)
             count += len(images)
             # A fair choice from a stream: the smallest of random keys.
@@ -263,59 +290,47 @@ class VAE(keras.Model):
             smallest = np.argsort(keys)[: self.prior.num_images]
             kept, keys = kept[smallest], keys[smallest]
         if count == 0:
-            raise UserError(NO_IMAGES)
+            raise UserError(refusals.NO_IMAGES)
         self.decoder.likelihood.adapt(total / count, count)
         self.prior.adapt(kept)
 
     def train_step(self, data):
-        images = _images_of(data)
+        images, targets = feeds.unpacked(data, self.decoder.image_shape)
+        place = executions.place_of(images)
         for networks in TRAIN_VARIABLES[self.train_variables]:
             # The noise of an update is a function of the seed and its number,
             # which the optimizer keeps: nothing else to remember.
-            number = tf.cast(self.optimizer.iterations.value, tf.int32)
             noise = self._noise(
-                images, [self.seed, number], self.objective.num_samples
+                key("training", self.seed, calls_of(self.optimizer)),
+                place,
+                self.objective.num_samples,
             )
             with tf.GradientTape() as tape:
                 draws = self.draws(
-                    images, noise, networks, self.gradient_estimator
+                    images, noise, networks, self.gradient_estimator, targets
                 )
-                elbo = self.objective(draws, self.optimizer.iterations)
+                elbo = self.objective(
+                    draws, self.optimizer.iterations, place.everywhere
+                )
                 # Bodies of the user's own may add losses, such as weight decay.
-                loss = -elbo + sum(self.losses)
+                loss = -elbo * place.share + sum(self.losses) / place.devices
                 minimize(loss, self.optimizer, self._variables(networks), tape)
+        if self._in_step is None:
+            self.refused.update_state(targets)
         return self._track(draws)
 
-    def make_train_function(self, force=False):
-        if self.train_function is not None and not force:
-            return
-        if not self.optimizer.built:
-            # For every variable, where the first update moves some alone, and
-            # here, because a compiled loop can make no variable.
-            self.optimizer.build(self.trainable_variables)
-        super().make_train_function(force)
-        if self._loops():
-            self.train_function: Any = executions.compiled_loop(
-                self, self._images_of, self.train_function
-            )
-
-    def _loops(self) -> bool:
-        """Whether `fit` runs several steps in one compiled call."""
-        several = self.jit_compile and self.steps_per_execution > 1
-        return several and executions.suit_xla(self)
-
-    def _resolve_auto_jit_compile(self):
-        # Keras' own answer is no wherever there is no GPU.
-        return executions.suit_xla(self) or super()._resolve_auto_jit_compile()
-
     def test_step(self, data):
-        images = _images_of(data)
-        # The number of images seen so far in this pass seeds each batch: fresh
-        # noise in every batch, and the same again in the next pass, so that
-        # epochs are compared on equal draws.
-        seed = [EVALUATION_SEED, tf.cast(self.trackers[0].count, tf.int32)]
-        noise = self._noise(images, seed, self.objective.num_samples)
-        return self._track(self.draws(images, noise))
+        images, targets = feeds.unpacked(data, self.decoder.image_shape)
+        # The number of images seen so far in this pass is that of each batch:
+        # fresh noise in every batch, and the same again in the next pass, so
+        # that epochs are compared on equal draws.
+        noise = self._noise(
+            key("validation", 0, self.trackers[self.objective.bound].count),
+            executions.place_of(images),
+            self.objective.num_samples,
+        )
+        self.refused.update_state(targets)
+        return self._track(self.draws(images, noise, targets=targets))
 
     def _variables(self, networks: tuple[str, ...]) -> list[keras.Variable]:
         """The trainable variables of the networks named."""
@@ -324,38 +339,6 @@ class VAE(keras.Model):
             "generative": self.generative_variables,
         }
         return sum((variables[name] for name in networks), [])
-
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
-        """Keras' `fit`, after a look at the images (all of an array; the first
-        batch of a dataset, unless an earlier call has looked at it).
-        """
-        for data in (x, validation_data):
-            self._check_data(data)
-        images_of = _images_of
-        if isinstance(x, tf.data.Dataset):
-            # A dataset shuffles itself; Keras warns at its own default.
-            kwargs.setdefault("shuffle", False)
-            in_step = getattr(x, "in_step", None)
-            # Under a strategy, Keras cuts each batch into parts.
-            cut = self._distribute_strategy or tf.distribute.has_strategy()
-            if in_step and not cut and self._loops():
-                x, images_of = in_step
-        if images_of is not self._images_of:
-            self._images_of, self.train_function = images_of, None
-        return super().fit(x, *args, validation_data=validation_data, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """Keras' `evaluate`, after a look at the images as in `fit`; the same
-        numbers at every call.
-        """
-        # Inside `fit`, which has looked already, Keras sets this.
-        if not kwargs.get("_use_cached_eval_dataset"):
-            self._check_data(x)
-        return super().evaluate(x, *args, **kwargs)
-
-    @property
-    def metrics(self):
-        return self.trackers
 
     def check_images(self, images) -> tf.Tensor:
         """The images as float32.
@@ -384,34 +367,18 @@ class VAE(keras.Model):
         return cls(**keras.saving.deserialize_keras_object(config))
 
     def _noise(
-        self, images: tf.Tensor, seed, num_samples: int = 1
+        self, key: tf.Tensor, place: executions.Place, num_samples: int
     ) -> tf.Tensor:
-        """Standard-normal epsilon `[num_samples, B, D]`."""
-        shape = (num_samples, tf.shape(images)[0], self.encoder.latent_dim)
-        return standard_normal(shape, seed)
+        """Standard-normal epsilon `[num_samples, B, D]` of the images of a
+        place.
+        """
+        shape = (num_samples, place.total, self.encoder.latent_dim)
+        return place.of(standard_normal(shape, key))
 
     def _track(self, draws: objectives.Draws) -> dict[str, tf.Tensor]:
         bounds = self.objective.bounds(draws)
-        for tracker in self.trackers:
+        for name, tracker in self.trackers.items():
             # [B], so that a short last batch weighs what it should
-            tracker.update_state(bounds[tracker.name])
-        return {tracker.name: tracker.result() for tracker in self.trackers}
-
-    def _check_data(self, data) -> None:
-        if isinstance(data, tf.data.Dataset):
-            if data in self._seen:
-                return  # Its first batch may cost more than a step of training.
-            first = next(iter(data.take(1)), None)
-            if first is None:
-                raise UserError(NO_IMAGES)
-            self.check_images(_images_of(first))
-            self._seen.add(data)
-        elif isinstance(data, (tuple, list, np.ndarray, tf.Tensor)):
-            # Of anything else, such as a generator, only Keras may take.
-            self.check_images(_images_of(data))
-
-
-def _images_of(data) -> tf.Tensor:
-    """The images of a batch that is images, or (images, labels)."""
-    images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-    return tf.cast(images, tf.float32)
+            tracker.update_state(bounds[name])
+        logs = {name: one.result() for name, one in self.trackers.items()}
+        return {"loss": self.loss_of.result()} | logs

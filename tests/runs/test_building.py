@@ -6,7 +6,12 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import vae_tf
-from vae_tf.runs.building import build, load_data_of, updates_per_step
+from vae_tf.runs.building import (
+    build,
+    filled,
+    load_data_of,
+    updates_per_step,
+)
 
 DESCRIBED = {"image_shape": [8, 8, 1], "splits": {"train": 1000}}
 
@@ -62,6 +67,28 @@ class BuildTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(updates_per_step(twice), 2)
         objective = build(twice, DESCRIBED).objective
         self.assertEqual(objective.kl_warmup_steps, 2 * 3 * 4)
+
+    @parameterized.parameters(
+        # Images, what is set -> epochs, warm-up, pictures.
+        (60_000, {"batch_size": 256}, (80, 4, 8)),
+        (60_000, {"batch_size": 256, "epochs": 8}, (8, 3, 1)),
+        (1_439, {"batch_size": 256}, (400, 150, 40)),
+        (1_439, {"objective": "iwae"}, (400, None, 40)),
+        (
+            1_439,
+            {"epochs": 5, "kl_warmup_epochs": 0, "figures_every": 0},
+            (5, 0, 0),
+        ),
+    )
+    def test_lengths_that_are_unset(self, images, given, expected):
+        config = filled(
+            vae_tf.Config(**given), DESCRIBED | {"splits": {"train": images}}
+        )
+        lengths = config.epochs, config.kl_warmup_epochs, config.figures_every
+        self.assertEqual(lengths, expected)
+        # Once filled, they stay.
+        again = filled(config, DESCRIBED)
+        self.assertEqual(again, config)
 
     def test_data_is_what_the_settings_name(self):
         config = vae_tf.Config(

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import unittest
+import warnings
 from unittest import mock
 
 import keras
@@ -186,8 +187,17 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.train(run_dir="cut", resume=True)
         self.assertEqual(self.rows("cut"), self.rows(self.whole.run_dir))
 
+    def test_a_longer_resumed_run_says_what_becomes_of_its_step_size(self):
+        self.train(run_dir="cut", epochs=1)
+        with self.assertWarnsRegex(UserWarning, "2 stretches the cosine"):
+            self.train(run_dir="cut", epochs=2, resume=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            self.train(run_dir="cut", epochs=2, resume=True)
+
     def test_a_finished_run_is_extended(self):
-        constant = {"lr_schedule": "constant"}
+        # Neither of which depends on the number of epochs.
+        constant = {"lr_schedule": "constant", "kl_warmup_epochs": 0}
         self.train(run_dir="whole", epochs=4, **constant)
         self.train(run_dir="cut", epochs=2, **constant)
         self.train(run_dir="cut", epochs=4, resume=True, **constant)
@@ -284,7 +294,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             config = dataclasses.replace(
                 CONFIG, lr_schedule=schedule, learning_rate=0.5, epochs=40
             )
-            optimizer = training._optimizer(config, 10)
+            optimizer = training._optimizer(config, 400)
             start = 0.0 if schedule == "cosine" else 0.5  # It warms up.
             self.assertAllClose(optimizer.learning_rate, start)
             optimizer.build([keras.Variable(1.0)])

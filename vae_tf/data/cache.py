@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.settings import UserError
 
 

@@ -22,7 +22,7 @@ from vae_tf.data.disk_images import DiskImages, window
 from vae_tf.data.sources import Source, load_source
 from vae_tf.data.support import suited
 from vae_tf.executions import InStep
-from vae_tf.noise import uniform
+from vae_tf.noise import key, uniform
 from vae_tf.settings import UserError
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
@@ -232,16 +232,15 @@ class Data:
         def one_pass(_):
             # Order and noise of a pass are functions of the seed and its
             # number: nothing else to remember.
-            key = tf.stack(
-                [tf.constant(self.seed, tf.int64), self._pass.assign_add(1)]
-            )
-            seeds = tf.random.stateless_uniform(
-                (steps, 2), key, None, None, tf.int64
-            )
+            number = self._pass.assign_add(1)
+            # Of each step: that of the pass, and below it its own.
+            numbers = number * 2**32 + tf.range(steps, dtype=tf.int64)
             return tf.data.Dataset.zip(
                 {
-                    "stored": batches_of(key),
-                    "seed": tf.data.Dataset.from_tensor_slices(seeds),
+                    "stored": batches_of(key("order", self.seed, number)),
+                    "number": tf.data.Dataset.from_tensor_slices(
+                        numbers[:, tf.newaxis]
+                    ),
                 }
             )
 
@@ -249,7 +248,7 @@ class Data:
             stored = element["stored"]
             if in_memory:
                 stored = tf.gather(table, stored)
-            return self._training_pixels(stored, element["seed"])
+            return self._training_pixels(stored, element["number"][0])
 
         elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
         elements = elements.apply(
@@ -299,26 +298,28 @@ class Data:
         """Levels of the pixels after binarisation."""
         return self.source.levels if self.binarization == "none" else 2
 
-    def _training_pixels(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def _training_pixels(
+        self, images: tf.Tensor, number: tf.Tensor
+    ) -> tf.Tensor:
         """Stored pixels, or static bits, `[B, H, W, C]` -> float32, with the
-        noise of a seed, two integers; the same compiled and not, but for
-        rounding.
+        noise of a step's number; the same compiled and not, but for rounding.
         """
 
-        def noise(seed):
-            rows, pixels = tf.shape(images)[0], math.prod(self.image_shape)
-            return tf.reshape(uniform((rows, pixels), seed), tf.shape(images))
+        def noise(purpose):
+            shape = tf.shape(images)[0], math.prod(self.image_shape)
+            draws = uniform(shape, key(purpose, self.seed, number))
+            return tf.reshape(draws, tf.shape(images))
 
         if self.binarization == "dynamic":
             # x ~ Bernoulli(k / (levels - 1))
             grey = tf.cast(images, tf.float32) / (self.source.levels - 1)
-            images = tf.cast(noise(seed) < grey, tf.float32)
+            images = tf.cast(noise("bit") < grey, tf.float32)
         elif self.binarization == "threshold":
             images = 2 * tf.cast(images, tf.int32) >= self.source.levels - 1
         images = tf.cast(images, tf.float32)
         if self.dequantization == "uniform":
             # x = (k + u) / levels
-            return (images + noise(seed + [0, 1])) / self._levels
+            return (images + noise("level")) / self._levels
         return self._scaled(images)
 
     def _drawn_once(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.pictures import figures
 from vae_tf.pictures.snapshots import Snapshot
 

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vae_tf import objectives
 from vae_tf.data.pipeline import Data
-from vae_tf.noise import standard_normal
+from vae_tf.noise import key, standard_normal
 from vae_tf.pictures import latent_points
 from vae_tf.priors import StandardNormal
 from vae_tf.settings import UserError
@@ -121,7 +121,9 @@ def take(
     latents, elbos, means, divergences = [], [], [], []
     for first in range(0, len(held.images), BATCH_SIZE):
         images = tf.constant(held.images[first : first + BATCH_SIZE])
-        noise = standard_normal((1, len(images), latent_dim), [seed, first])
+        noise = standard_normal(
+            (1, len(images), latent_dim), key("picture", seed, first)
+        )
         draws = vae.draws(images, noise)
         latents.append(draws.z[0])
         elbos.append(objectives.elbo(draws).elbo)

@@ -18,6 +18,9 @@ from vae_tf.priors import PRIORS
 from vae_tf.settings import choose
 from vae_tf.vae import TRAIN_VARIABLES, VAE
 
+# Unset lengths: passes, or steps where those are fewer; steps of the warm-up.
+EPOCHS, STEPS, WARMUP_STEPS = 80, 2400, 1000
+
 
 def load_data_of(config: Config, data_dir: str | None = None) -> Data:
     """The data that `config` names, from `data_dir` if its own is elsewhere
@@ -43,11 +46,12 @@ def build(config: Config, described: dict[str, Any]) -> VAE:
     Each part takes those settings that its constructor names."""
     height, width, channels = described["image_shape"]
     image_shape = (height, width, channels)
-    steps_per_epoch = -(-described["splits"]["train"] // config.batch_size)
     settings = dataclasses.asdict(config) | {
         "image_shape": image_shape,
-        "kl_warmup_steps": config.kl_warmup_epochs
-        * steps_per_epoch
+        "relative": config.layout > 1,
+        "context_to_outputs": config.layout > 1,
+        "kl_warmup_steps": (config.kl_warmup_epochs or 0)
+        * steps_per_epoch(config, described)
         * updates_per_step(config),
     }
     mirrored = config.hidden_units and config.hidden_units[::-1]
@@ -74,6 +78,28 @@ def build(config: Config, described: dict[str, Any]) -> VAE:
             train_variables=config.train_variables,
             seed=config.seed,
         )
+
+
+def steps_per_epoch(config: Config, described: dict[str, Any]) -> int:
+    """Batches of a pass over the training images."""
+    return -(-described["splits"]["train"] // config.batch_size)
+
+
+def filled(config: Config, described: dict[str, Any]) -> Config:
+    """`config` with the lengths that it leaves unset."""
+    steps = steps_per_epoch(config, described)
+    epochs = config.epochs or max(EPOCHS, -(-STEPS // steps))
+    every, warmup = config.figures_every, config.kl_warmup_epochs
+    if warmup is None and config.objective != "iwae":
+        # Without a warm-up latents are pruned before they are used, and iaf
+        # ends nats below mean_field: benchmarks/quality/defaults.py.
+        warmup = min(3 * epochs // 8, max(WARMUP_STEPS // steps, 1))
+    return dataclasses.replace(
+        config,
+        epochs=epochs,
+        kl_warmup_epochs=warmup,
+        figures_every=max(epochs // 10, 1) if every is None else every,
+    )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_tf.config import Config
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.pictures import gallery, snapshots
 from vae_tf.runs import checkpoints
 from vae_tf.runs.directory import (

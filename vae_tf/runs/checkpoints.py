@@ -8,7 +8,7 @@ import re
 import keras
 import numpy as np
 
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.runs.directory import (
     CHECKPOINTS,
     METRICS,
@@ -99,4 +99,5 @@ def _checkpoints(run_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def _state(model: keras.Model) -> list[keras.Variable]:
     """Every variable that the rest of a run depends on."""
-    return model.weights + model.optimizer.variables
+    annealed = list(model.objective.values.values())
+    return model.weights + model.optimizer.variables + annealed

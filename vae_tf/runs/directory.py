@@ -18,8 +18,8 @@ import keras
 
 import vae_tf
 from vae_tf.config import Config, read_run
+from vae_tf.data.files import written_atomically
 from vae_tf.data.pipeline import Data
-from vae_tf.files import written_atomically
 from vae_tf.runs.building import build, load_data_of
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE

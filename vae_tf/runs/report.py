@@ -14,7 +14,7 @@ import numpy as np
 
 import vae_tf
 from vae_tf.config import SPLITS, read_run
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.pictures import figures, gallery, latent_points, snapshots
 from vae_tf.runs.directory import (
     best,

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shlex
 import sys
+import warnings
 from typing import NamedTuple, cast
 
 import keras
@@ -14,7 +15,12 @@ from vae_tf.config import Config, read_run
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
 from vae_tf.runs import checkpoints, directory, report
-from vae_tf.runs.building import build, load_data_of, updates_per_step
+from vae_tf.runs.building import (
+    build,
+    filled,
+    load_data_of,
+    updates_per_step,
+)
 from vae_tf.runs.callbacks import Board, Pictures, RunRecorder
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -57,11 +63,16 @@ def train(config: Config) -> Run:
         binarization=data.binarization,
         dequantization=data.dequantization,
     )
+    config = filled(config, data.describe())
+    epochs = cast(int, config.epochs)
     if saved:
         _require_unchanged(saved, config, data)
+        _say_rate(saved, config)
     vae = build(config, data.describe())
     vae.compile(
-        optimizer=_optimizer(config, len(data.train)),
+        optimizer=_optimizer(
+            config, epochs * len(data.train) * updates_per_step(config)
+        ),
         jit_compile="auto"
         if config.jit_compile is None
         else config.jit_compile,
@@ -71,10 +82,10 @@ def train(config: Config) -> Run:
     # Not by the name of a link such as runs/latest, which is made anew.
     run_dir = pathlib.Path(_resumed_dir(config)).resolve() if saved else None
     history = checkpoints.restore(run_dir, vae) if run_dir else []
-    if len(history) > config.epochs:
+    if len(history) > epochs:
         raise UserError(
             f"--epochs: expected at least the {len(history)} epochs that the "
-            f"run has finished, received {config.epochs}."
+            f"run has finished, received {epochs}."
         )
     if not history:
         vae.adapt(data.train)
@@ -97,7 +108,7 @@ def train(config: Config) -> Run:
         data.train,
         validation_data=data.validation,
         initial_epoch=len(history),
-        epochs=len(history) if recorder.out_of_patience() else config.epochs,
+        epochs=len(history) if recorder.out_of_patience() else epochs,
         callbacks=[recorder, *pictures, *board],
         # A bar for a person, a line per epoch for a log.
         verbose=1 if sys.stdout.isatty() else 2,
@@ -118,8 +129,8 @@ def steps_per_execution(data: Data) -> int:
     return min(STEPS_PER_EXECUTION, len(data.train), max(BLOCK // batch, 1))
 
 
-def _optimizer(config: Config, steps_per_epoch: int) -> keras.Optimizer:
-    steps = config.epochs * steps_per_epoch * updates_per_step(config)
+def _optimizer(config: Config, steps: int) -> keras.Optimizer:
+    """The optimizer of a training of so many updates."""
     rise = steps // 20
     rate = config.learning_rate
     schedule = {
@@ -181,6 +192,19 @@ def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
             f"with {recorded['checksum']}, received {found['variant']} with "
             f"{found['checksum']}."
         )
+
+
+def _say_rate(saved: Config, config: Config) -> None:
+    """Warns where a resumed run's step size takes another course."""
+    if saved.epochs == config.epochs or config.lr_schedule == "constant":
+        return
+    warnings.warn(
+        f"--epochs: {config.epochs} stretches the {config.lr_schedule} "
+        f"schedule, which ended at epoch {saved.epochs}: the step size goes on "
+        "where the longer schedule has it, above where the run left it "
+        "(--lr_schedule constant from the start has no such jump).",
+        stacklevel=2,
+    )
 
 
 def _report(

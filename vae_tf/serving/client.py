@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vae_tf import command_line
-from vae_tf.files import written_atomically
+from vae_tf.data.files import written_atomically
 from vae_tf.serving.arguments import SEEDS, latents, pixels, seeds, written
 from vae_tf.serving.errors import InvalidRequest, NotFound, ServingError
 from vae_tf.serving.rest_transport import Rest

@@ -3,7 +3,7 @@ import pathlib
 
 import tensorflow as tf
 
-from vae_tf import files
+from vae_tf.data import files
 
 
 class FilesTest(tf.test.TestCase):

@@ -1,0 +1,92 @@
+"""Every posterior and prior at its defaults, on static MNIST: test log p(x) in
+nats per image, with paired differences from mean_field with standard_normal.
+
+python -m benchmarks.quality.defaults
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from benchmarks.shared.commands import run
+from vae_tf import command_line
+from vae_tf.config import POSTERIORS, PRIORS
+from vae_tf.settings import Settings, setting
+
+TRAIN = "train.py --dataset binarized_mnist --latent_dim 40 --figures_every 0"
+BASELINE = ("mean_field", "standard_normal")
+REFUSED = {("iaf", "vamp")}  # log q at a z of another origin takes D passes
+# Epochs, and K of the evaluation.
+LENGTHS = ((8, 200), (60, 1000))
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults(Settings):
+    runs_dir: str = setting(
+        "runs/defaults", "one run per row; those that finished are kept"
+    )
+    data_dir: str | None = setting(
+        None, "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)"
+    )
+
+
+def measure(
+    posterior: str, prior: str, epochs: int, samples: int, settings: Defaults
+) -> tuple[dict, np.ndarray]:
+    """The test figures of a row, and log p(x) of each image `[B]`, in nats;
+    trained and evaluated where that has not been done.
+    """
+    run_dir = pathlib.Path(settings.runs_dir) / f"{posterior}-{prior}-{epochs}"
+    place = ["--run_dir", str(run_dir)]
+    if settings.data_dir:
+        place += ["--data_dir", settings.data_dir]
+    if not (run_dir / "evaluation-test.json").exists():
+        begun = ["--resume"] if (run_dir / "config.json").exists() else []
+        families = f" --posterior {posterior} --prior {prior}"
+        run(f"{TRAIN} --epochs {epochs}{families}", *place, *begun)
+        run(f"evaluate.py --num_importance_samples {samples}", *place)
+    found = json.loads((run_dir / "evaluation-test.json").read_text())
+    with np.load(run_dir / "evaluation-test.npz") as file:
+        return found, file["log_marginal_likelihood"]
+
+
+def main(given):
+    settings = Defaults(**given)
+    families = [
+        pair
+        for pair in itertools.product(POSTERIORS, PRIORS)
+        if pair not in REFUSED
+    ]
+    for epochs, samples in LENGTHS:
+        _, baseline = measure(*BASELINE, epochs, samples, settings)
+        print(f"\n{epochs} epochs, K = {samples}\n")
+        print("| posterior | prior | ELBO | log p(x) | gain | gain / s.e. |")
+        print("|---|---|---|---|---|---|", flush=True)
+        for posterior, prior in families:
+            found, log_p = measure(posterior, prior, epochs, samples, settings)
+            gain = log_p - baseline
+            error = gain.std(ddof=1) / math.sqrt(len(gain))
+            print(
+                f"| {posterior} | {prior} | {found['elbo']:.2f} "
+                f"| {found['log_marginal_likelihood']:.2f} ± "
+                f"{found['standard_error']:.2f} ",
+                f"| {gain.mean():.2f} ± {error:.2f} "
+                f"| {gain.mean() / error:.1f} |"
+                if (posterior, prior) != BASELINE
+                else "| | |",
+                sep="",
+                flush=True,
+            )
+    print(
+        f"\n{found['dataset']}, {found['split']} split, "
+        f"{found['num_examples']} images, seed {found['seed']}, "
+        f"{found['units']}; gains are paired, image by image"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(Defaults, main, __doc__)

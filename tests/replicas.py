@@ -1,0 +1,59 @@
+"""Run by test_executions in a process of its own, whose CPU is several devices:
+prints, for each model, how far one update on all of them is from one device's.
+"""
+
+import contextlib
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+DEVICES = int(sys.argv[1])
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * DEVICES,
+)
+
+from small import random_bits, small_vae  # noqa: E402
+
+import vae_tf  # noqa: E402 (a device is cut before it is used)
+
+MODELS = {
+    "elbo": small_vae,
+    "alternate_free_bits": lambda: small_vae(
+        train_variables="alternate", objective=vae_tf.ELBO(2, free_bits=0.3)
+    ),
+    "iwae_vamp": lambda: small_vae(prior="vamp", objective=vae_tf.IWAE(3)),
+}
+# Of 22 images in batches of 8, the last 6 are shared out unevenly.
+IMAGES = random_bits(22)
+
+
+def trained(make, strategy=None):
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        vae = make()
+        # With SGD, a gradient n times too large is an update n times too large.
+        vae.compile(keras.optimizers.SGD(0.1), run_eagerly=strategy is None)
+    settings = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    history = vae.fit(IMAGES, epochs=2, **settings).history
+    return vae.get_weights(), [history["loss"], history["kl"]]
+
+
+def main():
+    names = [f"CPU:{number}" for number in range(DEVICES)]
+    strategy = tf.distribute.MirroredStrategy(names)
+    apart = {}
+    for name, make in MODELS.items():
+        ours, logs = trained(make, strategy)
+        theirs, expected = trained(make)
+        pairs = zip([*ours, *logs], [*theirs, *expected], strict=True)
+        apart[name] = max(
+            float(np.max(np.abs(np.subtract(one, two)))) for one, two in pairs
+        )
+    print(json.dumps(apart))
+
+
+if __name__ == "__main__":
+    main()
