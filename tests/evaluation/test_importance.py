@@ -4,13 +4,16 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from linear import SCALE, grey, linear_vae
 from small import grid, random_bits, small_vae
 from tensorflow_probability import distributions as tfd
 
 import vae_tf
 from vae_tf import objectives
-from vae_tf.evaluation import importance
-from vae_tf.noise import standard_normal
+from vae_tf.evaluation import importance, pareto
+from vae_tf.evaluation.errors_of_means import bootstrap
+from vae_tf.evaluation.linear_gaussian import linear_gaussian
+from vae_tf.noise import key, standard_normal
 
 
 def exact_log_p(vae, images):
@@ -51,17 +54,15 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
     def test_streaming_changes_nothing(self, num_samples):
         # K samples at once, or few at a time with a short last chunk.
         vae, images = small_vae(), random_bits(3)
-        with mock.patch.object(importance, "ROWS_AT_ONCE", 12):
+        with (
+            mock.patch.object(importance, "ROWS_AT_ONCE", 12),
+            mock.patch.object(importance, "EXACT", 17),
+        ):
             found = importance.estimate(vae, images, num_samples, seed=1)
         at_once = min(num_samples, 4)
         noise = tf.concat(
             [
-                standard_normal(
-                    (at_once, 3, 2),
-                    tf.random.experimental.stateless_fold_in(
-                        [1, 0], chunk, alg="philox"
-                    ),
-                )
+                standard_normal((at_once, 3, 2), key("importance", 1, chunk))
                 for chunk in range(-(-num_samples // at_once))
             ],
             axis=0,
@@ -87,12 +88,33 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
             1e-3,
             1e-3,
         )
-        # Var(log mean w) = (mean w^2 / mean(w)^2 - 1) / K, 0 for equal weights.
+        # Of the few largest weights that were kept: what they are of all.
+        length = pareto.tail_length(num_samples) + 1
+        largest = np.sort(log_weights, axis=0)[::-1][:length].T
         self.assertAllClose(
-            found.variance,
-            tf.reduce_sum(weights**2, 0) - 1 / num_samples,
+            found.pareto_k, pareto.shape(largest, num_samples), 1e-3, 1e-3
+        )
+        # Without the k-th weight, the estimate is L_k.
+        if num_samples == 1:
+            self.assertAllEqual(np.isnan(found.variance), [True] * 3)
+            return
+        without = np.stack(
+            [
+                objectives.importance_weighted_bound(
+                    np.delete(log_weights, number, axis=0)
+                )
+                for number in range(num_samples)
+            ]
+        ).astype(np.float64)
+        self.assertAllClose(
+            found.variance, (num_samples - 1) * without.var(0), 1e-2, 1e-5
+        )
+        self.assertAllClose(
+            found.bias,
+            (num_samples - 1)
+            * (without.mean(0) - found.log_marginal_likelihood),
+            1e-2,
             1e-3,
-            1e-5,
         )
 
     def test_effective_sample_size_lies_between_1_and_k(self):
@@ -107,6 +129,94 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         spread = np.std([f.log_marginal_likelihood[0] for f in found])
         claimed = math.sqrt(np.mean([f.variance[0] for f in found]))
         self.assertBetween(claimed / spread, 0.6, 1.6)
+
+    @parameterized.parameters(1, 7, 10)
+    def test_no_draw_beyond_k_counts(self, num_samples):
+        # Also in a KL divergence without a closed form, whatever the chunks.
+        vae, images = small_vae(prior="mixture"), random_bits(3)
+        noise = tf.random.stateless_normal((12, 3, 2), seed=[1, 2])
+        draws = vae.draws(images, noise[:num_samples])
+        moments = importance.importance_moments(
+            vae,
+            images,
+            num_samples,
+            4,
+            lambda chunk: noise[4 * chunk : 4 * chunk + 4],
+        )
+        reconstruction, kl, log_sum, _ = moments
+        self.assertAllClose(
+            kl, tf.reduce_mean(draws.log_q - draws.log_prior, 0), 1e-5
+        )
+        self.assertAllClose(
+            reconstruction, tf.reduce_mean(draws.log_likelihood, 0), 1e-5
+        )
+        self.assertAllClose(
+            log_sum, tf.reduce_logsumexp(draws.log_weights, 0), 1e-5
+        )
+
+    @parameterized.parameters(50, 1000)
+    def test_stated_intervals_cover_the_truth(self, num_samples):
+        # In 200 repetitions, of each of 20 images and of their mean.
+        vae, weights, offset = linear_vae()
+        images = grey(20)
+        truth = linear_gaussian(images, weights, offset, SCALE)[0]
+        found = [
+            importance.estimate(vae, images, num_samples, seed)
+            for seed in range(200)
+        ]
+        lower, upper = np.swapaxes(list(map(importance.interval, found)), 0, 1)
+        covers = (lower <= truth) & (truth <= upper)
+        self.assertBetween(covers.mean(), 0.93, 0.97)
+        # One of 20 shares of 200 has a standard deviation of 0.015.
+        self.assertAllInRange(covers.mean(0), 0.90, 0.99)
+        error = [
+            1.96
+            * importance.summary(f, num_samples)["monte_carlo_standard_error"]
+            for f in found
+        ]
+        missed = [
+            np.mean(f.log_marginal_likelihood - f.bias - truth) for f in found
+        ]
+        self.assertBetween(np.mean(np.abs(missed) < error), 0.90, 0.99)
+
+    def test_stated_error_is_the_true_one_at_small_k(self):
+        # With a tail: the delta method's error is 0.91 of the true one here,
+        # and the estimate lies 0.03 below log p(x).
+        vae, images = small_vae(), random_bits(20)
+        found = [
+            importance.estimate(vae, images, 50, seed) for seed in range(200)
+        ]
+        variance = np.mean([f.variance for f in found], axis=0)
+        log_p = np.array([f.log_marginal_likelihood for f in found])
+        self.assertBetween(np.mean(variance**0.5 / log_p.std(0)), 0.96, 1.05)
+        bias = np.mean(log_p - exact_log_p(vae, images))
+        self.assertBetween(np.mean([f.bias for f in found]) / bias, 0.5, 1.5)
+        # The middle of the intervals is less biased than the estimate.
+        middle = np.mean([importance.interval(f) for f in found], axis=1)
+        left = np.mean(middle) - np.mean(exact_log_p(vae, images))
+        self.assertLess(abs(left), 0.6 * abs(bias))
+
+    def test_pareto_k_flags_a_posterior_that_is_too_narrow(self):
+        vae, weights, offset = linear_vae()
+        images = grey(20)
+        exact = linear_gaussian(images, weights, offset, SCALE)
+
+        # q(z|x) with the mean of p(z|x), and its scales times a number.
+        def flagged(times):
+            vae, _, _ = linear_vae()  # compiled anew
+            scale = times * np.diag(np.linalg.inv(exact.covariance)) ** -0.5
+            with mock.patch.object(
+                type(vae.encoder),
+                "call",
+                lambda *_, **__: tfd.MultivariateNormalDiag(
+                    exact.loc.astype(np.float32), np.float32(scale)
+                ),
+            ):
+                found = importance.estimate(vae, images, 1000, 1)
+            return importance.summary(found, 1000)["pareto_k_over_0.7"]
+
+        self.assertLess(flagged(1.0), 0.1)
+        self.assertGreater(flagged(1 / 3), 0.5)
 
     def test_the_seed_fixes_the_result(self):
         vae, images = small_vae(), random_bits(4)
@@ -148,6 +258,11 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
             "monte_carlo_standard_error": math.sqrt(variance.sum()) / 10,
             "effective_sample_size": np.median(ess),
             "num_importance_samples": 200,
+            "log_marginal_likelihood_interval": bootstrap(log_p),
+            "monte_carlo_bias": np.mean([b for e in every for b in e.bias]),
+            "pareto_k_over_0.7": np.mean(
+                [k > 0.7 for e in every for k in e.pareto_k]
+            ),
         }
         for name, value in expected.items():
             self.assertAllClose(measured[name], value, 1e-6, msg=name)
@@ -162,6 +277,9 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         measured = importance.summary(found, 1)
         self.assertIsNone(measured["standard_error"])
         self.assertIsNone(measured["monte_carlo_standard_error"])
+        self.assertIsNone(measured["monte_carlo_bias"])
+        self.assertIsNone(measured["log_marginal_likelihood_interval"])
+        self.assertIsNone(measured["pareto_k_over_0.7"])
 
     def test_refuses(self):
         vae = small_vae()

@@ -4,23 +4,29 @@ error bars.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from vae_tf import objectives
-from vae_tf.noise import standard_normal
+from vae_tf.evaluation import pareto
+from vae_tf.evaluation.compiled import compiled
+from vae_tf.evaluation.errors_of_means import bootstrap, jackknife
+from vae_tf.noise import key, standard_normal
+from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
-from vae_tf.vae import NO_IMAGES, VAE
+from vae_tf.vae import VAE
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
+EXACT = 64  # the largest weights that the jackknife leaves out one by one
+INTERVAL = 1.959964  # standard errors, of 95% of a normal distribution
 
 
 class Estimates(NamedTuple):
-    """Per image, `[B]`, in nats but for the last two."""
+    """Per image, `[B]`, in nats where nothing else is said."""
 
     elbo: np.ndarray
     reconstruction: np.ndarray
@@ -28,6 +34,8 @@ class Estimates(NamedTuple):
     log_marginal_likelihood: np.ndarray
     variance: np.ndarray  # of the estimate of log p(x), nats squared
     effective_sample_size: np.ndarray  # between 1 and K
+    bias: np.ndarray | None = None  # of the estimate of log p(x), about
+    pareto_k: np.ndarray | None = None  # k-hat of its weights, NaN if K < 25
 
 
 def evaluate(
@@ -66,7 +74,7 @@ def evaluate(
 
 def summary(
     estimates: Estimates, num_importance_samples: int
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Averages over images, with their errors.
 
     Args:
@@ -78,10 +86,17 @@ def summary(
       `log_marginal_likelihood`, in nats per image; `standard_error` of
       log p(x) over images and `monte_carlo_standard_error` of the estimator at
       this K, each None where one draw cannot show it; `num_importance_samples`;
-      the median `effective_sample_size`.
+      the median `effective_sample_size`; `log_marginal_likelihood_interval`,
+      [lower, upper], 95% by the bootstrap over images, None of one image;
+      `monte_carlo_bias`, by how much the estimator at this K is off on average,
+      below 0, or None; and `pareto_k_over_0.7`, the share of images whose
+      weights have so heavy a tail that their log p(x) and its error are not to
+      be trusted, None with K < 25.
     """
     count = len(estimates.elbo)
     log_p = estimates.log_marginal_likelihood
+    bias, k, interval = estimates.bias, estimates.pareto_k, bootstrap(log_p)
+    several = num_importance_samples > 1
     return {
         "num_examples": count,
         "elbo": float(estimates.elbo.mean()),
@@ -94,13 +109,32 @@ def summary(
         "monte_carlo_standard_error": float(
             np.sqrt(estimates.variance.sum()) / count
         )
-        if num_importance_samples > 1
+        if several
         else None,
         "num_importance_samples": num_importance_samples,
         "effective_sample_size": float(
             np.median(estimates.effective_sample_size)
         ),
+        "log_marginal_likelihood_interval": interval and list(interval),
+        "monte_carlo_bias": float(bias.mean())
+        if several and bias is not None
+        else None,
+        f"pareto_k_over_{pareto.UNRELIABLE}": float(
+            np.mean(k > pareto.UNRELIABLE)
+        )
+        if k is not None and pareto.tail_length(num_importance_samples)
+        else None,
     }
+
+
+def interval(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of a 95% interval for log p(x) of each image, `[B]` each, in nats:
+    1.96 standard errors about the estimate less its bias. It holds where K is
+    large for the weights' tail (`pareto_k` well below 0.7).
+    """
+    middle = estimates.log_marginal_likelihood - estimates.bias
+    error = INTERVAL * np.sqrt(estimates.variance)
+    return middle - error, middle + error
 
 
 def log_marginal_likelihood(
@@ -124,11 +158,12 @@ def estimate(
 
     Burda, Grosse and Salakhutdinov 2015, arXiv:1509.00519, equation 8: below
     log p(x) on average, and consistent. With mean weight m and mean squared
-    weight s over the K draws, the effective sample size is K m^2 / s, and the
-    delta method gives the variance of log m as (s / m^2 - 1) / K = 1 / ESS - 1
-    / K.
+    weight s over the K draws, the effective sample size is K m^2 / s. Variance
+    and bias of log m are the jackknife's (`errors_of_means.jackknife`), and
+    k-hat says whether the weights' tail lets them be trusted (`pareto.shape`).
 
-    The draws are streamed: memory does not grow with K.
+    The draws are streamed, and of the weights the 64 or 3 sqrt(K) + 1 largest
+    are kept: memory hardly grows with K.
 
     Args:
       vae: a trained model.
@@ -146,33 +181,25 @@ def estimate(
     if images.shape[0] == 0:
         raise UserError(NO_IMAGES)
     at_once = min(num_samples, max(1, ROWS_AT_ONCE // images.shape[0]))
-    moments = _compiled(vae)(
-        images, num_samples, at_once, tf.constant([seed, first], tf.int32)
+    moments = compiled(vae, _seeded_moments)(
+        images, num_samples, at_once, tf.constant([seed, first], tf.int64)
     )
-    reconstruction, kl, log_sum, log_sum_of_squares = (
-        moment.numpy().astype(np.float64) for moment in moments
+    reconstruction, kl, log_sum, log_sum_of_squares, largest = (
+        moment.numpy().T.astype(np.float64) for moment in moments
+    )  # [B] each, and [B, T]
+    variance, bias = jackknife(
+        largest, log_sum, log_sum_of_squares, num_samples
     )
-    effective = np.exp(2 * log_sum - log_sum_of_squares)
     return Estimates(
         elbo=reconstruction - kl,
         reconstruction=reconstruction,
         kl=kl,
         log_marginal_likelihood=log_sum - math.log(num_samples),
-        variance=np.maximum(1 / effective - 1 / num_samples, 0),
-        effective_sample_size=effective,
+        variance=variance,
+        effective_sample_size=np.exp(2 * log_sum - log_sum_of_squares),
+        bias=bias,
+        pareto_k=pareto.shape(largest, num_samples),
     )
-
-
-def _compiled(vae: VAE):
-    """`_seeded_moments` of this model, compiled once and kept with it."""
-    if "_importance_moments" not in vars(vae):
-        function = tf.function(
-            lambda *args: _seeded_moments(vae, *args), jit_compile=True
-        )
-        object.__setattr__(
-            vae, "_importance_moments", function
-        )  # Past Keras, which tracks what it can name.
-    return vae._importance_moments
 
 
 def _seeded_moments(
@@ -181,12 +208,12 @@ def _seeded_moments(
     shape = (at_once, images.shape[0], vae.encoder.latent_dim)
 
     def noise(chunk):
-        seed_of_chunk = tf.random.experimental.stateless_fold_in(
-            seed, chunk, alg="philox"
-        )
-        return standard_normal(shape, seed_of_chunk)
+        # Number of the first image, and below it that of the chunk.
+        number = seed[1] * 2**32 + tf.cast(chunk, tf.int64)
+        return standard_normal(shape, key("importance", seed[0], number))
 
-    return importance_moments(vae, images, num_samples, at_once, noise)
+    length = min(num_samples, max(pareto.tail_length(num_samples) + 1, EXACT))
+    return _streamed(vae, images, num_samples, at_once, noise, length)
 
 
 def importance_moments(
@@ -206,9 +233,25 @@ def importance_moments(
       at_once: draws of a chunk.
       noise: number of a chunk -> standard-normal epsilon `[at_once, B, D]`.
     """
-    posterior, prior = vae.encoder(images), vae.prior_distribution()
+    return _streamed(vae, images, num_samples, at_once, noise)[:4]
 
-    def add(chunk, reconstruction, kl, log_sum, log_sum_of_squares):
+
+def _streamed(
+    vae, images, num_samples, at_once, noise, length=0
+) -> tuple[tf.Tensor, ...]:
+    """`importance_moments`, and the `length` largest log weights `[length, B]`,
+    in descending order.
+    """
+    posterior, prior = vae.encoder(images), vae.prior_distribution()
+    exact_kl = objectives.exact_kl(posterior, prior)
+    # Sorted in when there are about as many as have been kept, which costs
+    # less than chunk by chunk.
+    rows = max(1, -(-length // at_once))
+    chunks = -(-num_samples // at_once)
+
+    def add(
+        chunk, reconstruction, kl, log_sum, log_sum_of_squares, largest, recent
+    ):
         draws = objectives.draw(
             posterior,
             prior,
@@ -221,25 +264,56 @@ def importance_moments(
             :, tf.newaxis
         ]
         log_weights = tf.where(counts, log_weights, -math.inf)
-        share = tf.reduce_sum(tf.cast(counts, tf.float32)) / num_samples
+
+        def average(logarithms):
+            total = tf.reduce_sum(tf.where(counts, logarithms, 0.0), axis=0)
+            return total / num_samples
+
+        if exact_kl is None:
+            kl += average(draws.log_q - draws.log_prior)
+        if length:
+            row = chunk % rows
+            recent = tf.tensor_scatter_nd_update(recent, [[row]], [log_weights])
+            largest, recent = tf.cond(
+                (row == rows - 1) | (chunk == chunks - 1),
+                lambda: _merged(largest, recent),
+                lambda: (largest, recent),
+            )
         return (
             chunk + 1,
-            reconstruction
-            + tf.reduce_sum(tf.where(counts, draws.log_likelihood, 0.0), axis=0)
-            / num_samples,
-            kl + share * objectives.kl_divergence(draws),
+            reconstruction + average(draws.log_likelihood),
+            kl,
             tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
             tf.reduce_logsumexp(
                 tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0
             ),
+            largest,
+            recent,
         )
 
-    batch = tf.shape(images)[:1]
-    none, empty = tf.zeros(batch), tf.fill(batch, -math.inf)
-    chunks = -(-num_samples // at_once)
+    batch = images.shape[0] if length else tf.shape(images)[0]
+    none, empty = tf.zeros(batch), tf.fill([batch], -math.inf)
     result = tf.while_loop(
         lambda chunk, *_: chunk < chunks,
         add,
-        (tf.constant(0), none, none, empty, empty),
+        (
+            tf.constant(0),
+            none,
+            none if exact_kl is None else exact_kl,
+            empty,
+            empty,
+            tf.fill([length, batch], -math.inf),
+            tf.fill([rows if length else 0, at_once, batch], -math.inf),
+        ),
     )
-    return result[1:]
+    return result[1:6]
+
+
+def _merged(largest, recent):
+    """The largest of those kept `[T, B]` and of recent ones `[R, K, B]`, in
+    descending order; and of recent ones none.
+    """
+    length, batch = largest.shape
+    every = tf.concat([largest, tf.reshape(recent, (-1, batch))], 0)
+    values, _ = tf.math.top_k(tf.transpose(every), length)
+    return tf.transpose(values), tf.fill(recent.shape, -math.inf)

@@ -1,0 +1,29 @@
+import tensorflow as tf
+from small import random_bits, small_vae
+
+from vae_tf.evaluation.compiled import compiled
+
+
+def _mean(vae, images):
+    return vae.encoder(images).mean()
+
+
+def _stddev(vae, images):
+    return vae.encoder(images).stddev()
+
+
+class CompiledTest(tf.test.TestCase):
+    def test_is_kept_with_its_model_and_reads_its_variables(self):
+        vae, other, images = small_vae(), small_vae(seed=1), random_bits(3)
+        for model in (vae, other):
+            for function in (_mean, _stddev):
+                found = compiled(model, function)(images)
+                self.assertAllClose(found, function(model, images), 1e-5)
+        self.assertIs(compiled(vae, _mean), compiled(vae, _mean))
+        bias = vae.encoder.posterior.parameters.bias
+        bias.assign(bias + 1)
+        self.assertAllClose(
+            compiled(vae, _mean)(images), _mean(vae, images), 1e-5
+        )
+        # Nothing of it is saved, or a variable of the model.
+        self.assertLen(vae.variables, len(small_vae().variables))
