@@ -5,13 +5,9 @@ python -m benchmarks.quality.static_mnist
 """
 
 import dataclasses
-import json
-import math
 import pathlib
 
-import numpy as np
-
-from benchmarks.shared.commands import run
+from benchmarks.shared.commands import measured, paired
 from vae_tf import command_line
 from vae_tf.settings import Settings, setting
 
@@ -35,38 +31,27 @@ class StaticMNIST(Settings):
     )
 
 
-def measure(name: str, settings: StaticMNIST) -> tuple[dict, np.ndarray]:
-    """The test figures of a row, and log p(x) of each image `[B]`, in nats;
-    trained and evaluated where that has not been done.
-    """
-    run_dir = pathlib.Path(settings.runs_dir) / name
-    place = ["--run_dir", str(run_dir)]
-    if settings.data_dir:
-        place += ["--data_dir", settings.data_dir]
-    if not (run_dir / "evaluation-test.json").exists():
-        begun = ["--resume"] if (run_dir / "config.json").exists() else []
-        run(TRAIN + ROWS[name], *place, *begun)
-        run("evaluate.py", *place)
-    found = json.loads((run_dir / "evaluation-test.json").read_text())
-    with np.load(run_dir / "evaluation-test.npz") as file:
-        return found, file["log_marginal_likelihood"]
-
-
 def main(given):
     settings = StaticMNIST(**given)
-    measured = {name: measure(name, settings) for name in ROWS}
-    _, baseline = measured["mean_field"]
+    found_of = {
+        name: measured(
+            TRAIN + flags,
+            "evaluate.py",
+            pathlib.Path(settings.runs_dir) / name,
+            settings.data_dir,
+        )
+        for name, flags in ROWS.items()
+    }
+    _, baseline = found_of["mean_field"]
     print("| flags | ELBO | log p(x) | gain over mean_field | gain / s.e. |")
     print("|---|---|---|---|---|")
-    for name, (found, log_p) in measured.items():
-        # Paired: images differ far more from each other than models do.
-        gain = log_p - baseline
-        error = gain.std(ddof=1) / math.sqrt(len(gain))
+    for name, (found, log_p) in found_of.items():
+        gain, error = paired(log_p, baseline)
         print(
             f"| `{ROWS[name].strip() or 'the baseline'}` | {found['elbo']:.2f} "
             f"| {found['log_marginal_likelihood']:.2f} ± "
             f"{found['standard_error']:.2f} ",
-            f"| {gain.mean():.3f} ± {error:.3f} | {gain.mean() / error:.1f} |"
+            f"| {gain:.3f} ± {error:.3f} | {gain / error:.1f} |"
             if name != "mean_field"
             else "| | |",
             sep="",
