@@ -85,6 +85,8 @@ class ReportTest(FinishedRun):
         for name in ("log_marginal_likelihood", "standard_error"):
             self.assertIn(f"{result[name]:.3f}", text)
         self.assertBetween(result["knn_accuracy"], 0.0, 1.0)
+        low, high = result["log_marginal_likelihood_interval"]
+        self.assertIn(f"{low:.3f} to {high:.3f}", text)
 
     def test_names_of_the_user_s_do_not_break_the_page(self):
         run_dir = self.copy()

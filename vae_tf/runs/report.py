@@ -261,6 +261,8 @@ def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
 
 
 def _number(value) -> str:
+    if isinstance(value, list):  # the ends of an interval
+        return " to ".join(map(_number, value))
     return (
         f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
     )
