@@ -71,6 +71,32 @@ class VampPriorTest(tf.test.TestCase):
         expected = scipy.special.logsumexp(each, -1) - np.log(4)
         self.assertAllClose(p.log_prob(z), expected, 1e-4, 1e-4)
 
+    def test_of_correlated_posteriors_with_their_gradients(self):
+        vae = small_vae(
+            posterior="full_covariance",
+            prior=vae_tf.VampPrior(2, num_components=4),
+        )
+        z = np.random.default_rng(0).standard_normal((3, 6, 2))
+        z = tf.constant(z.astype("float32"))
+        variables = vae.inference_variables + vae.prior.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            q = vae.encoder(vae.prior.pseudo_inputs())
+            each = q.log_prob(z[..., tf.newaxis, :])  # solved one by one
+            expected = tf.reduce_logsumexp(each, -1) - np.log(4)
+            log_p = vae.prior_distribution().log_prob(z)
+        self.assertAllClose(log_p, expected, 1e-5, 1e-5)
+        self.assertAllClose(
+            log_p[1, 2], vae.prior_distribution().log_prob(z[1, 2])
+        )
+        for found, slope in zip(
+            tape.gradient(log_p, [z, *variables]),
+            tape.gradient(expected, [z, *variables]),
+            strict=True,
+        ):
+            self.assertGreater(np.abs(slope).max(), 0)
+            self.assertAllClose(found, slope, 1e-3, 1e-4)
+
     def test_draws_are_its_own(self):
         q = self.vae.encoder(self.vae.prior.pseudo_inputs())
         draws = self.vae.prior_distribution().sample(20_000, seed=1).numpy()

@@ -19,7 +19,6 @@ TRAIN = "train.py --dataset binarized_mnist --latent_dim 40 --figures_every 0"
 BASELINE = ("mean_field", "standard_normal")
 LEFT_OUT = {
     ("iaf", "vamp"),  # Refused: log q at a z of another origin takes D passes.
-    ("full_covariance", "vamp"),  # Seconds a step, with 100 D x D matrices.
 }
 # Epochs, and K of the evaluation.
 LENGTHS = ((8, 200), (60, 1000))
