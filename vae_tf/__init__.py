@@ -37,6 +37,7 @@ _HOMES = {
     "Decoder": "decoder",
     "VAE": "vae",
     "log_marginal_likelihood": "evaluation.importance",
+    "infer": "inference.local",
     "load": "runs.directory",
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",

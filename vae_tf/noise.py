@@ -23,6 +23,9 @@ PURPOSES = (
     "level",
     "decomposition",
     "bootstrap",
+    "local",
+    "local start",
+    "local bound",
 )
 SEED_BITS = 56
 
