@@ -56,6 +56,7 @@ HOUSE = {
         "pareto",
         "errors_of_means",
         "importance",
+        "comparison",
     ],
     "inference": ["families", "ascent", "local"],
     "pictures": ["latent_points", "figures", "snapshots", "gallery"],
@@ -66,6 +67,7 @@ HOUSE = {
         "callbacks",
         "report",
         "measurement",
+        "comparing",
         "training",
     ],
     "serving": [

@@ -42,6 +42,7 @@ _HOMES = {
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",
     "evaluate_run": "runs.measurement",
+    "compare": "runs.comparing",
     "train": "runs.training",
     "export": "serving.export",
     "export_run": "serving.export",

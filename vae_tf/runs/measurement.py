@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_tf.config import SPLITS, Config
+from vae_tf.config import Config, require_split
 from vae_tf.data.files import written_atomically
 from vae_tf.evaluation import exact, importance
 from vae_tf.pictures.snapshots import neighbour_accuracy
@@ -60,10 +60,7 @@ def evaluate_run(
         data is out of reach or has changed, or quadrature is asked of more than
         two latent dimensions.
     """
-    if split not in SPLITS:
-        raise UserError(
-            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
-        )
+    require_split(split)
     if method not in METHODS:
         raise UserError(
             f"--method: expected one of {', '.join(METHODS)}, received "
