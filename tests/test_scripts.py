@@ -101,6 +101,12 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         result = self.run_here("evaluate.py", *one)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"\nstandard_error +None\n")
+        runs = ("runs/latest", os.path.realpath(self.directory / "runs/latest"))
+        for typed in ([",".join(runs)], runs):
+            result = self.run_here("evaluate.py", "--compare", *typed)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertLen(result.stdout.strip().splitlines(), 6)
+            self.assertIn("Ranked by ELBO.", result.stdout)
 
         result = self.run_script("export.py")
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -148,6 +154,13 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         ("dataset", "train.py", ["--dataset=mnits"], "--dataset: .*'mnits'"),
         ("evaluate", "evaluate.py", [], "--run_dir: .*'runs/latest'"),
         ("split", "evaluate.py", ["--split=dev"], "--split: expected one of"),
+        ("compare", "evaluate.py", ["--compare", "a", "b"], "--compare: .*'a'"),
+        (
+            "beside",
+            "evaluate.py",
+            ["--compare", "a", "b", "--seed=1"],
+            "--seed: expected none beside --compare, .* received 1",
+        ),
         ("export", "export.py", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("report", "report", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("flag", "export.py", ["--typo"], "Unknown command line flag 'typo'"),
