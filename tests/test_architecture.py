@@ -55,6 +55,7 @@ HOUSE = {
         "decomposition",
         "pareto",
         "errors_of_means",
+        "moments",
         "importance",
         "comparison",
     ],

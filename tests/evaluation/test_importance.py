@@ -130,30 +130,6 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         claimed = math.sqrt(np.mean([f.variance[0] for f in found]))
         self.assertBetween(claimed / spread, 0.6, 1.6)
 
-    @parameterized.parameters(1, 7, 10)
-    def test_no_draw_beyond_k_counts(self, num_samples):
-        # Also in a KL divergence without a closed form, whatever the chunks.
-        vae, images = small_vae(prior="mixture"), random_bits(3)
-        noise = tf.random.stateless_normal((12, 3, 2), seed=[1, 2])
-        draws = vae.draws(images, noise[:num_samples])
-        moments = importance.importance_moments(
-            vae,
-            images,
-            num_samples,
-            4,
-            lambda chunk: noise[4 * chunk : 4 * chunk + 4],
-        )
-        reconstruction, kl, log_sum, _ = moments
-        self.assertAllClose(
-            kl, tf.reduce_mean(draws.log_q - draws.log_prior, 0), 1e-5
-        )
-        self.assertAllClose(
-            reconstruction, tf.reduce_mean(draws.log_likelihood, 0), 1e-5
-        )
-        self.assertAllClose(
-            log_sum, tf.reduce_logsumexp(draws.log_weights, 0), 1e-5
-        )
-
     @parameterized.parameters(50, 1000)
     def test_stated_intervals_cover_the_truth(self, num_samples):
         # In 200 repetitions, of each of 20 images and of their mean.

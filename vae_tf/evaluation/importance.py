@@ -3,17 +3,16 @@ error bars.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_tf import objectives
 from vae_tf.evaluation import pareto
 from vae_tf.evaluation.compiled import compiled
 from vae_tf.evaluation.errors_of_means import bootstrap, jackknife
+from vae_tf.evaluation.moments import Moments, importance_moments
 from vae_tf.noise import key, standard_normal
 from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
@@ -184,8 +183,42 @@ def estimate(
     moments = compiled(vae, _seeded_moments)(
         images, num_samples, at_once, tf.constant([seed, first], tf.int64)
     )
+    return of_moments(moments, num_samples)
+
+
+def _seeded_moments(
+    vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
+) -> Moments:
+    shape = (at_once, images.shape[0], vae.encoder.latent_dim)
+
+    def noise(chunk):
+        # Number of the first image, and below it that of the chunk.
+        number = seed[1] * 2**32 + tf.cast(chunk, tf.int64)
+        return standard_normal(shape, key("importance", seed[0], number))
+
+    return importance_moments(
+        vae,
+        images,
+        vae.encoder(images),
+        vae.prior_distribution(),
+        num_samples,
+        at_once,
+        noise,
+        kept(num_samples),
+    )
+
+
+def kept(num_samples: int) -> int:
+    """How many of the largest of K weights `of_moments` wants."""
+    return min(num_samples, max(pareto.tail_length(num_samples) + 1, EXACT))
+
+
+def of_moments(moments: Moments, num_samples: int) -> Estimates:
+    """Estimates from `importance_moments` of K draws, with the `kept(K)`
+    largest weights; see `estimate`.
+    """
     reconstruction, kl, log_sum, log_sum_of_squares, largest = (
-        moment.numpy().T.astype(np.float64) for moment in moments
+        np.asarray(moment).T.astype(np.float64) for moment in moments
     )  # [B] each, and [B, T]
     variance, bias = jackknife(
         largest, log_sum, log_sum_of_squares, num_samples
@@ -200,120 +233,3 @@ def estimate(
         bias=bias,
         pareto_k=pareto.shape(largest, num_samples),
     )
-
-
-def _seeded_moments(
-    vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    shape = (at_once, images.shape[0], vae.encoder.latent_dim)
-
-    def noise(chunk):
-        # Number of the first image, and below it that of the chunk.
-        number = seed[1] * 2**32 + tf.cast(chunk, tf.int64)
-        return standard_normal(shape, key("importance", seed[0], number))
-
-    length = min(num_samples, max(pareto.tail_length(num_samples) + 1, EXACT))
-    return _streamed(vae, images, num_samples, at_once, noise, length)
-
-
-def importance_moments(
-    vae: VAE,
-    images: tf.Tensor,
-    num_samples: int,
-    at_once: int,
-    noise: Callable[[tf.Tensor], tf.Tensor],
-) -> tuple[tf.Tensor, ...]:
-    """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`
-    and in nats, from K draws, a few at a time; see `estimate`.
-
-    Args:
-      vae: a model.
-      images: x `[B, H, W, C]`.
-      num_samples: K.
-      at_once: draws of a chunk.
-      noise: number of a chunk -> standard-normal epsilon `[at_once, B, D]`.
-    """
-    return _streamed(vae, images, num_samples, at_once, noise)[:4]
-
-
-def _streamed(
-    vae, images, num_samples, at_once, noise, length=0
-) -> tuple[tf.Tensor, ...]:
-    """`importance_moments`, and the `length` largest log weights `[length, B]`,
-    in descending order.
-    """
-    posterior, prior = vae.encoder(images), vae.prior_distribution()
-    exact_kl = objectives.exact_kl(posterior, prior)
-    # Sorted in when there are about as many as have been kept, which costs
-    # less than chunk by chunk.
-    rows = max(1, -(-length // at_once))
-    chunks = -(-num_samples // at_once)
-
-    def add(
-        chunk, reconstruction, kl, log_sum, log_sum_of_squares, largest, recent
-    ):
-        draws = objectives.draw(
-            posterior,
-            prior,
-            noise(chunk),
-            lambda z: vae.decoder(z).log_prob(images),
-        )  # each [at_once, B]
-        log_weights = draws.log_weights
-        # The last chunk may reach past K; what lies past it has weight 0.
-        counts = (chunk * at_once + tf.range(at_once) < num_samples)[
-            :, tf.newaxis
-        ]
-        log_weights = tf.where(counts, log_weights, -math.inf)
-
-        def average(logarithms):
-            total = tf.reduce_sum(tf.where(counts, logarithms, 0.0), axis=0)
-            return total / num_samples
-
-        if exact_kl is None:
-            kl += average(draws.log_q - draws.log_prior)
-        if length:
-            row = chunk % rows
-            recent = tf.tensor_scatter_nd_update(recent, [[row]], [log_weights])
-            largest, recent = tf.cond(
-                (row == rows - 1) | (chunk == chunks - 1),
-                lambda: _merged(largest, recent),
-                lambda: (largest, recent),
-            )
-        return (
-            chunk + 1,
-            reconstruction + average(draws.log_likelihood),
-            kl,
-            tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
-            tf.reduce_logsumexp(
-                tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0
-            ),
-            largest,
-            recent,
-        )
-
-    batch = images.shape[0] if length else tf.shape(images)[0]
-    none, empty = tf.zeros(batch), tf.fill([batch], -math.inf)
-    result = tf.while_loop(
-        lambda chunk, *_: chunk < chunks,
-        add,
-        (
-            tf.constant(0),
-            none,
-            none if exact_kl is None else exact_kl,
-            empty,
-            empty,
-            tf.fill([length, batch], -math.inf),
-            tf.fill([rows if length else 0, at_once, batch], -math.inf),
-        ),
-    )
-    return result[1:6]
-
-
-def _merged(largest, recent):
-    """The largest of those kept `[T, B]` and of recent ones `[R, K, B]`, in
-    descending order; and of recent ones none.
-    """
-    length, batch = largest.shape
-    every = tf.concat([largest, tf.reshape(recent, (-1, batch))], 0)
-    values, _ = tf.math.top_k(tf.transpose(every), length)
-    return tf.transpose(values), tf.fill(recent.shape, -math.inf)
