@@ -56,6 +56,8 @@ HOUSE = {
         "pareto",
         "errors_of_means",
         "moments",
+        "estimates",
+        "growth",
         "importance",
         "comparison",
     ],

@@ -6,7 +6,7 @@ from small import random_bits, small_vae
 from tensorflow_probability import distributions as tfd
 
 from vae_tf.evaluation.linear_gaussian import linear_gaussian
-from vae_tf.evaluation.moments import importance_moments
+from vae_tf.evaluation.moments import bound_sizes, importance_moments
 from vae_tf.noise import key, standard_normal
 
 
@@ -46,6 +46,35 @@ class MomentsTest(parameterized.TestCase, tf.test.TestCase):
         )
         ordered = np.sort(log_weights, axis=0)[::-1][:5]
         self.assertAllClose(moments.largest[: len(ordered)], ordered, 1e-5)
+
+    def test_sizes_of_groups(self):
+        self.assertEqual(bound_sizes(1), (1,))
+        self.assertEqual(bound_sizes(10), (1, 2, 5, 10))
+        self.assertEqual(bound_sizes(70), (1, 2, 5, 10, 20, 50, 70))
+
+    def test_bounds_are_averages_over_whole_groups(self):
+        # Groups lie across chunks of 4, and 23 draws hold 4 groups of 5.
+        vae, images = small_vae(), random_bits(3)
+        noise = tf.random.stateless_normal((24, 3, 2), seed=[1, 2])
+        sizes = bound_sizes(23)
+        moments = importance_moments(
+            vae,
+            images,
+            vae.encoder(images),
+            vae.prior_distribution(),
+            23,
+            4,
+            lambda chunk: noise[4 * chunk : 4 * chunk + 4],
+            sizes=sizes,
+        )
+        log_weights = vae.draws(images, noise[:23]).log_weights.numpy()
+        for size, found in zip(sizes, moments.bounds, strict=True):
+            groups = np.split(log_weights[: 23 // size * size], 23 // size)
+            of_groups = [
+                np.log(np.mean(np.exp(np.float64(group)), axis=0))
+                for group in groups
+            ]
+            self.assertAllClose(found, np.mean(of_groups, axis=0), 1e-5)
 
     def test_a_posterior_that_is_exact_leaves_no_error(self):
         # Every weight is p(x) itself; the encoder's own are not.

@@ -3,16 +3,17 @@ error bars.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.evaluation import pareto
+from vae_tf.evaluation import growth, pareto
 from vae_tf.evaluation.compiled import compiled
-from vae_tf.evaluation.errors_of_means import bootstrap, jackknife
-from vae_tf.evaluation.moments import Moments, importance_moments
+from vae_tf.evaluation.errors_of_means import bootstrap
+from vae_tf.evaluation.estimates import Estimates, kept, of_moments
+from vae_tf.evaluation.moments import Moments, bound_sizes, importance_moments
 from vae_tf.noise import key, standard_normal
 from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
@@ -20,21 +21,6 @@ from vae_tf.vae import VAE
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
-EXACT = 64  # the largest weights that the jackknife leaves out one by one
-INTERVAL = 1.959964  # standard errors, of 95% of a normal distribution
-
-
-class Estimates(NamedTuple):
-    """Per image, `[B]`, in nats where nothing else is said."""
-
-    elbo: np.ndarray
-    reconstruction: np.ndarray
-    kl: np.ndarray
-    log_marginal_likelihood: np.ndarray
-    variance: np.ndarray  # of the estimate of log p(x), nats squared
-    effective_sample_size: np.ndarray  # between 1 and K
-    bias: np.ndarray | None = None  # of the estimate of log p(x), about
-    pareto_k: np.ndarray | None = None  # k-hat of its weights, NaN if K < 25
 
 
 def evaluate(
@@ -43,42 +29,72 @@ def evaluate(
     num_importance_samples: int,
     seed: int,
     verbose: int = 0,
+    tolerance: float | None = None,
 ) -> Estimates:
     """`estimate` of every image of a dataset, in its order.
 
+    With a tolerance, images whose standard error of log p(x) is not below it
+    have more draws, until it is or K is at most 128,000 (`growth.grow`). To
+    stop where the error looks small favours draws that missed large weights:
+    log p(x) is then lower, and the stated errors smaller, than at a K that was
+    fixed before. Where the weights' tail is light that is less than the error
+    itself (a test holds it below the tolerance on a linear-Gaussian model);
+    where `pareto_k` is above 0.7, neither is to be trusted.
+
     Args:
       vae: a trained model.
-      dataset: batches of images `[B, H, W, C]`.
-      num_importance_samples: K.
+      dataset: batches of images `[B, H, W, C]`, the same at each pass.
+      num_importance_samples: K; with a tolerance, that of the beginning, at
+        which `bounds` are.
       seed: of the draws of z; the result is a function of it.
       verbose: 1 shows a progress bar.
+      tolerance: in nats, or None.
     """
     if len(dataset) == 0:
         raise UserError(NO_IMAGES)
+    _check(num_importance_samples)
+    length = kept(num_importance_samples)
+    if tolerance is not None:
+        growth.check(tolerance)
+        length = max(length, min(num_importance_samples, kept(growth.MOST)))
     batches: list[Estimates] = []
+    left: growth.Unfinished = {}
     bar = keras.utils.Progbar(
         len(dataset), verbose=verbose, stateful_metrics=["log p(x)"]
     )
     for images in dataset:
         first = sum(len(batch.elbo) for batch in batches)
-        batches.append(
-            estimate(vae, images, num_importance_samples, seed, first)
+        moments = _moments(
+            vae, images, num_importance_samples, seed, first, length
         )
+        batches.append(of_moments(moments, num_importance_samples))
+        if tolerance is not None:
+            left |= growth.unfinished(batches[-1], moments, tolerance, first)
         log_p = np.concatenate(
             [batch.log_marginal_likelihood for batch in batches]
         )
         bar.update(len(batches), [("log p(x)", log_p.mean())])
-    return Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+    estimates = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+    if tolerance is not None:
+        for numbers, found in growth.grow(
+            vae, dataset, left, num_importance_samples, seed, tolerance, verbose
+        ):
+            for name, values in found._asdict().items():
+                if name != "bounds":
+                    getattr(estimates, name)[numbers] = values
+    return estimates
 
 
 def summary(
-    estimates: Estimates, num_importance_samples: int
+    estimates: Estimates,
+    num_importance_samples: int,
+    tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Averages over images, with their errors.
 
     Args:
       estimates: of any number of images.
-      num_importance_samples: K, with which they were made.
+      num_importance_samples, tolerance: with which `evaluate` made them.
 
     Returns:
       A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
@@ -88,15 +104,24 @@ def summary(
       the median `effective_sample_size`; `log_marginal_likelihood_interval`,
       [lower, upper], 95% by the bootstrap over images, None of one image;
       `monte_carlo_bias`, by how much the estimator at this K is off on average,
-      below 0, or None; and `pareto_k_over_0.7`, the share of images whose
-      weights have so heavy a tail that their log p(x) and its error are not to
-      be trusted, None with K < 25.
+      below 0, or None; `pareto_k_over_0.7`, the share of images whose weights
+      have so heavy a tail that their log p(x) and its error are not to be
+      trusted, None with K < 25; and `importance_weighted_bound_by_samples`, the
+      mean of log(1/k sum_k w_k) over disjoint groups of k draws and over
+      images, by k, with its `_standard_error` over images or None: from k = 1,
+      the ELBO, on average higher the larger k (Burda et al. 2015, theorem 1),
+      to K.
+
+      With a tolerance, `num_importance_samples` is the largest K of any image,
+      and there are `median_num_importance_samples`, `tolerance` and
+      `tolerance_not_reached`, the share of images whose standard error is not
+      below it.
     """
     count = len(estimates.elbo)
     log_p = estimates.log_marginal_likelihood
     bias, k, interval = estimates.bias, estimates.pareto_k, bootstrap(log_p)
-    several = num_importance_samples > 1
-    return {
+    several = num_importance_samples > 1 or tolerance is not None
+    found: dict[str, Any] = {
         "num_examples": count,
         "elbo": float(estimates.elbo.mean()),
         "reconstruction": float(estimates.reconstruction.mean()),
@@ -124,29 +149,48 @@ def summary(
         if k is not None and pareto.tail_length(num_importance_samples)
         else None,
     }
-
-
-def interval(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of a 95% interval for log p(x) of each image, `[B]` each, in nats:
-    1.96 standard errors about the estimate less its bias. It holds where K is
-    large for the weights' tail (`pareto_k` well below 0.7).
-    """
-    middle = estimates.log_marginal_likelihood - estimates.bias
-    error = INTERVAL * np.sqrt(estimates.variance)
-    return middle - error, middle + error
+    if estimates.bounds is not None:
+        sizes = list(map(str, bound_sizes(num_importance_samples)))
+        mean = estimates.bounds.mean(0).tolist()
+        error = (
+            (estimates.bounds.std(0, ddof=1) / math.sqrt(count)).tolist()
+            if count > 1
+            else None
+        )
+        name = "importance_weighted_bound_by_samples"
+        found[name] = dict(zip(sizes, mean, strict=True))
+        found[f"{name}_standard_error"] = error and dict(
+            zip(sizes, error, strict=True)
+        )
+    if tolerance is not None and estimates.num_samples is not None:
+        reached = np.sqrt(estimates.variance) < tolerance
+        found |= {
+            "num_importance_samples": int(estimates.num_samples.max()),
+            "median_num_importance_samples": float(
+                np.median(estimates.num_samples)
+            ),
+            "tolerance": tolerance,
+            "tolerance_not_reached": float(np.mean(~reached)),
+        }
+    return found
 
 
 def log_marginal_likelihood(
-    vae: VAE, images, num_samples: int = 1000, seed: int = 0
+    vae: VAE,
+    images,
+    num_samples: int = 1000,
+    seed: int = 0,
+    tolerance: float | None = None,
 ) -> np.ndarray:
     """Importance-weighted estimate of log p(x) for each image, `[B]`, in nats;
-    see `estimate`.
+    see `estimate`, and `evaluate` for the tolerance.
 
     Raises:
-      UserError: `num_samples` is below 1, or the images are not what
-        `VAE.check_images` expects.
+      UserError: `num_samples` is below 1, the tolerance is not positive, or the
+        images are not what `VAE.check_images` expects.
     """
-    return estimate(vae, images, num_samples, seed).log_marginal_likelihood
+    found = evaluate(vae, [images], num_samples, seed, tolerance=tolerance)
+    return found.log_marginal_likelihood
 
 
 def estimate(
@@ -172,22 +216,39 @@ def estimate(
       first: number of the first image, which gives the batches of a dataset
         draws of their own.
     """
+    _check(num_samples)
+    moments = _moments(vae, images, num_samples, seed, first, kept(num_samples))
+    return of_moments(moments, num_samples)
+
+
+def _check(num_samples):
     if type(num_samples) is not int or num_samples < 1:
         raise UserError(
             f"num_samples: expected an integer >= 1, received {num_samples!r}."
         )
+
+
+def _moments(vae, images, num_samples, seed, first, length) -> Moments:
     images = vae.check_images(images)
     if images.shape[0] == 0:
         raise UserError(NO_IMAGES)
     at_once = min(num_samples, max(1, ROWS_AT_ONCE // images.shape[0]))
-    moments = compiled(vae, _seeded_moments)(
-        images, num_samples, at_once, tf.constant([seed, first], tf.int64)
+    return compiled(vae, _seeded_moments)(
+        images,
+        num_samples,
+        at_once,
+        tf.constant([seed, first], tf.int64),
+        length,
     )
-    return of_moments(moments, num_samples)
 
 
 def _seeded_moments(
-    vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
+    vae: VAE,
+    images: tf.Tensor,
+    num_samples: int,
+    at_once: int,
+    seed: tf.Tensor,
+    length: int,
 ) -> Moments:
     shape = (at_once, images.shape[0], vae.encoder.latent_dim)
 
@@ -204,32 +265,6 @@ def _seeded_moments(
         num_samples,
         at_once,
         noise,
-        kept(num_samples),
-    )
-
-
-def kept(num_samples: int) -> int:
-    """How many of the largest of K weights `of_moments` wants."""
-    return min(num_samples, max(pareto.tail_length(num_samples) + 1, EXACT))
-
-
-def of_moments(moments: Moments, num_samples: int) -> Estimates:
-    """Estimates from `importance_moments` of K draws, with the `kept(K)`
-    largest weights; see `estimate`.
-    """
-    reconstruction, kl, log_sum, log_sum_of_squares, largest = (
-        np.asarray(moment).T.astype(np.float64) for moment in moments
-    )  # [B] each, and [B, T]
-    variance, bias = jackknife(
-        largest, log_sum, log_sum_of_squares, num_samples
-    )
-    return Estimates(
-        elbo=reconstruction - kl,
-        reconstruction=reconstruction,
-        kl=kl,
-        log_marginal_likelihood=log_sum - math.log(num_samples),
-        variance=variance,
-        effective_sample_size=np.exp(2 * log_sum - log_sum_of_squares),
-        bias=bias,
-        pareto_k=pareto.shape(largest, num_samples),
+        length,
+        bound_sizes(num_samples),
     )
