@@ -50,6 +50,7 @@ HOUSE = {
     "evaluation": [
         "compiled",
         "linear_gaussian",
+        "linear_probe",
         "exact",
         "aggregate_posterior",
         "decomposition",
@@ -62,7 +63,13 @@ HOUSE = {
         "comparison",
     ],
     "inference": ["families", "ascent", "local"],
-    "pictures": ["latent_points", "figures", "snapshots", "gallery"],
+    "pictures": [
+        "latent_points",
+        "figures",
+        "measures",
+        "snapshots",
+        "gallery",
+    ],
     "runs": [
         "building",
         "directory",

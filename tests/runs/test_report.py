@@ -73,6 +73,7 @@ class ReportTest(FinishedRun):
         for expected in ("latent_dim", "digits (scikit-learn)", "sha256:"):
             self.assertIn(expected, text)
         self.assertIn("log p(x) has not been measured", text)
+        self.assertIn("has not been taken apart yet", text)
         top = max(
             float(line.split(",")[6])
             for line in (run_dir / "metrics.csv").read_text().split()[1:]
@@ -80,8 +81,18 @@ class ReportTest(FinishedRun):
         self.assertIn(f"ELBO {top:.2f} nats per image", text)
         # Measuring writes the page anew.
         result = vae_tf.evaluate_run(run_dir, num_importance_samples=20)
-        text = " ".join(self.page(run_dir).text)
+        page = self.page(run_dir)
+        self.assertEmpty(page.open)
+        self.assertLen(page.images, len(report.FIGURES) + 1)
+        self.assertTrue((run_dir / "figures/evaluation_test.png").is_file())
+        text = " ".join(page.text)
         self.assertNotIn("has not been measured", text)
+        self.assertNotIn("has not been taken apart", text)
+        found = result["decomposition"]
+        for name in ("mutual_information", "marginal_kl", "distortion"):
+            self.assertIn(f"{found[name]:.3f}", text)
+        self.assertIn("linear probe accuracy", text)
+        self.assertNotIn("{", text)  # no dict of bounds or errors
         for name in ("log_marginal_likelihood", "standard_error"):
             self.assertIn(f"{result[name]:.3f}", text)
         self.assertBetween(result["knn_accuracy"], 0.0, 1.0)

@@ -20,6 +20,13 @@ class Evaluation(Settings):
     num_importance_samples: int = setting(
         1000, "K, draws of z for each image", minimum=1
     )
+    tolerance: float | None = setting(
+        None,
+        "of log p(x), nats: K then doubles, image by image, from "
+        "num_importance_samples, until the Monte Carlo standard error is below "
+        "it or K is 128000",
+        above=0.0,
+    )
     num_examples: int | None = setting(
         None, "the first so many images (unset: all)", minimum=1
     )
@@ -47,12 +54,21 @@ def evaluate(given: dict[str, Any]) -> None:
 
     measured = dataclasses.asdict(settings)
     del measured["compare"]
-    result = vae_tf.evaluate_run(**measured)
+    show(vae_tf.evaluate_run(**measured))
+
+
+def show(result: dict[str, Any], indent: str = "") -> None:
+    """Prints a line for each value, those of a dict below its name."""
     for name, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            show(value, indent + "  ")
+            continue
         if isinstance(value, list):
-            value = " to ".join(f"{end:.3f}" for end in value)
+            between = " to " if name.endswith("interval") else " "
+            value = between.join(f"{number:.3f}" for number in value)
         number = isinstance(value, float)
-        print(f"{name:32}", f"{value:.3f}" if number else value)
+        print(f"{indent + name:36}", f"{value:.3f}" if number else value)
 
 
 def _compare(
