@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from vae_tf.evaluation import growth, pareto
 from vae_tf.evaluation.compiled import compiled
-from vae_tf.evaluation.errors_of_means import bootstrap
+from vae_tf.evaluation.errors_of_means import averages
 from vae_tf.evaluation.estimates import Estimates, kept, of_moments
 from vae_tf.evaluation.moments import Moments, bound_sizes, importance_moments
 from vae_tf.noise import key, standard_normal
@@ -97,17 +97,12 @@ def summary(
       num_importance_samples, tolerance: with which `evaluate` made them.
 
     Returns:
-      A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
-      `log_marginal_likelihood`, in nats per image; `standard_error` of
-      log p(x) over images and `monte_carlo_standard_error` of the estimator at
-      this K, each None where one draw cannot show it; `num_importance_samples`;
-      the median `effective_sample_size`; `log_marginal_likelihood_interval`,
-      [lower, upper], 95% by the bootstrap over images, None of one image;
-      `monte_carlo_bias`, by how much the estimator at this K is off on average,
-      below 0, or None; `pareto_k_over_0.7`, the share of images whose weights
-      have so heavy a tail that their log p(x) and its error are not to be
-      trusted, None with K < 25; and `importance_weighted_bound_by_samples`, the
-      mean of log(1/k sum_k w_k) over disjoint groups of k draws and over
+      A dict of `errors_of_means.averages`; `elbo`, `reconstruction` and `kl`,
+      in nats per image; `num_importance_samples`; the median
+      `effective_sample_size`; `pareto_k_over_0.7`, the share of images whose
+      weights have so heavy a tail that their log p(x) and its error are not to
+      be trusted, None with K < 25; and `importance_weighted_bound_by_samples`,
+      the mean of log(1/k sum_k w_k) over disjoint groups of k draws and over
       images, by k, with its `_standard_error` over images or None: from k = 1,
       the ELBO, on average higher the larger k (Burda et al. 2015, theorem 1),
       to K.
@@ -117,32 +112,20 @@ def summary(
       `tolerance_not_reached`, the share of images whose standard error is not
       below it.
     """
-    count = len(estimates.elbo)
-    log_p = estimates.log_marginal_likelihood
-    bias, k, interval = estimates.bias, estimates.pareto_k, bootstrap(log_p)
-    several = num_importance_samples > 1 or tolerance is not None
+    count, k = len(estimates.elbo), estimates.pareto_k
     found: dict[str, Any] = {
-        "num_examples": count,
+        **averages(
+            estimates.log_marginal_likelihood,
+            estimates.variance,
+            estimates.bias,
+        ),
         "elbo": float(estimates.elbo.mean()),
         "reconstruction": float(estimates.reconstruction.mean()),
         "kl": float(estimates.kl.mean()),
-        "log_marginal_likelihood": float(log_p.mean()),
-        "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
-        if count > 1
-        else None,
-        "monte_carlo_standard_error": float(
-            np.sqrt(estimates.variance.sum()) / count
-        )
-        if several
-        else None,
         "num_importance_samples": num_importance_samples,
         "effective_sample_size": float(
             np.median(estimates.effective_sample_size)
         ),
-        "log_marginal_likelihood_interval": interval and list(interval),
-        "monte_carlo_bias": float(bias.mean())
-        if several and bias is not None
-        else None,
         f"pareto_k_over_{pareto.UNRELIABLE}": float(
             np.mean(k > pareto.UNRELIABLE)
         )
