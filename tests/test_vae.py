@@ -84,6 +84,22 @@ class ModelTest(parameterized.TestCase, tf.test.TestCase):
         expected = tf.reduce_mean(vae.decoder(z).mean(), 0)
         self.assertAllClose(tf.reduce_mean(draws, 0), expected, atol=0.05)
 
+    def test_samples_come_with_their_z(self):
+        vae = small_vae()
+        z, images = vae.sample_joint(4000, seed=1)
+        self.assertAllEqual(images, vae.sample(4000, seed=1))
+        self.assertAllClose(np.cov(z.numpy().T), np.eye(2), atol=0.1)
+        # E[log p(x|z)] is minus the entropy of p(x|z): of other z it is less.
+        found = vae.decoder(z).log_prob(images)
+        probability = vae.decoder(z).mean()
+        entropy = tf.reduce_sum(
+            tfd.Bernoulli(probs=probability).entropy(), [1, 2, 3]
+        )
+        error = np.std(found + entropy) / 4000**0.5
+        self.assertAllClose(np.mean(found), -np.mean(entropy), atol=4 * error)
+        others = vae.decoder(z[::-1]).log_prob(images)
+        self.assertLess(np.mean(others), np.mean(found) - 5 * error)
+
     def test_reconstruction_is_the_mean_at_the_mean(self):
         vae, images = small_vae(), random_bits(5)
         expected = vae.decoder(vae.encoder(images).mean()).mean()
