@@ -26,6 +26,8 @@ PURPOSES = (
     "local",
     "local start",
     "local bound",
+    "annealing",
+    "acceptance",
 )
 SEED_BITS = 56
 
