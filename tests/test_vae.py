@@ -464,12 +464,12 @@ class SavingTest(parameterized.TestCase, tf.test.TestCase):
     def test_loads_in_a_fresh_process(self):
         self.assert_loads_in_a_fresh_process("import vae_tf", "vae_tf.load")
 
-    @pytest.mark.slow
     @parameterized.parameters(
         # Importing the package is enough, before Keras or after it.
         ("import keras, vae_tf", "keras.models.load_model"),
         ("import vae_tf, keras", "keras.models.load_model"),
     )
+    @pytest.mark.slow
     def test_loads_in_keras_own_way(self, imports, load):
         self.assert_loads_in_a_fresh_process(imports, load)
 
@@ -645,8 +645,8 @@ class VariationalEMTest(parameterized.TestCase, tf.test.TestCase):
     def test_the_other_variables_are_left_bit_identical(self, moved):
         self.assert_the_others_are_left(moved, jit=False)
 
-    @pytest.mark.slow
     @parameterized.parameters("inference", "generative")
+    @pytest.mark.slow
     def test_xla_leaves_the_other_variables_bit_identical(self, moved):
         self.assert_the_others_are_left(moved, jit=True)
 

@@ -143,7 +143,6 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_resumed_run_ends_like_an_uninterrupted_one(self, *settings):
         self.assert_ends_like_an_uninterrupted_one(*settings)
 
-    @pytest.mark.slow
     @parameterized.named_parameters(
         # More steps than one execution takes, and not a multiple of it.
         ("many_steps", checkpoints, "save", 16),
@@ -162,6 +161,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             },
         ),
     )
+    @pytest.mark.slow
     def test_another_resumed_run_ends_like_an_uninterrupted_one(
         self, *settings
     ):
