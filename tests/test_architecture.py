@@ -65,7 +65,14 @@ HOUSE = {
         "annealed",
         "comparison",
     ],
-    "inference": ["families", "ascent", "local"],
+    "inference": [
+        "families",
+        "weights",
+        "ascent",
+        "local",
+        "gaps",
+        "explanation",
+    ],
     "pictures": [
         "latent_points",
         "figures",

@@ -38,6 +38,8 @@ _HOMES = {
     "VAE": "vae",
     "log_marginal_likelihood": "evaluation.importance",
     "infer": "inference.local",
+    "inference_gaps": "inference.gaps",
+    "explain": "inference.explanation",
     "load": "runs.directory",
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",
