@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vae_tf.encoder import Encoder
 from vae_tf.evaluation import pareto
 from vae_tf.inference import weights
 from vae_tf.inference.families import FAMILIES
@@ -31,6 +32,12 @@ class Gaps(NamedTuple):
     approximation_error: np.ndarray
     pareto_k: np.ndarray  # k-hat of log p(x)'s weights
     local: Local  # that q
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What there is of each image, `[N]`, by name."""
+        found = self._asdict()
+        del found["local"]
+        return found | {"num_steps": self.local.num_steps}
 
     def summary(self) -> dict[str, Any]:
         """Averages over images. Their standard errors are over images, and
@@ -105,21 +112,16 @@ def inference_gaps(
             "num_samples: expected an integer >= 25, whose error can be told, "
             f"received {num_samples!r}."
         )
-    if not hasattr(vae.encoder, "posterior"):
-        raise UserError(
-            "inference_gaps: expected a model with an encoder, received one "
-            "whose q(z|x) is a table, with parameters of each image's own: it "
-            "has no amortization gap."
-        )
+    check(vae)
     images = vae.check_images(images)
     local = infer(
         vae,
         images,
-        family or family_of(vae, images),
+        family or family_of(vae),
         verbose=verbose,
         seed=seed,
     )
-    amortized = family_of(vae, images)
+    amortized = family_of(vae)
     before = weights.log_weights(
         vae,
         images,
@@ -154,13 +156,24 @@ def _error(draws: np.ndarray) -> np.ndarray:
     return draws.std(0, ddof=1) / math.sqrt(len(draws))
 
 
-def family_of(vae: VAE, images: tf.Tensor) -> str:
-    """The family of an encoder's q(z|x).
+def check(vae: VAE) -> None:
+    """Raises UserError unless there is an encoder of a family that is known."""
+    if not isinstance(vae.encoder, Encoder):
+        raise UserError(
+            "inference_gaps: expected a model with an encoder, received one "
+            "whose q(z|x) is a table, with parameters of each image's own: "
+            "there is no amortization gap."
+        )
+    family_of(vae)
+
+
+def family_of(vae: VAE) -> str:
+    """The family of an encoder's q(z|x), a name of `FAMILIES`.
 
     Raises:
-      UserError: it is none of those that `infer` knows.
+      UserError: it is none of them.
     """
-    posterior = vae.encoder(images[:1])
+    posterior = vae.encoder(tf.zeros((1, *vae.decoder.image_shape)))
     for name, kind in (
         ("mean_field", tfd.MultivariateNormalDiag),
         ("full_covariance", tfd.MultivariateNormalTriL),
