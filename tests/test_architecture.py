@@ -72,6 +72,8 @@ HOUSE = {
         "local",
         "gaps",
         "explanation",
+        "table",
+        "local_vae",
     ],
     "pictures": [
         "latent_points",

@@ -40,6 +40,8 @@ _HOMES = {
     "infer": "inference.local",
     "inference_gaps": "inference.gaps",
     "explain": "inference.explanation",
+    "PosteriorTable": "inference.table",
+    "LocalVAE": "inference.local_vae",
     "load": "runs.directory",
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",

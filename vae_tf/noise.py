@@ -28,6 +28,7 @@ PURPOSES = (
     "local bound",
     "annealing",
     "acceptance",
+    "held out",
 )
 SEED_BITS = 56
 
