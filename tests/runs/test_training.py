@@ -160,6 +160,13 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
                 "kl_warmup_epochs": 2,
             },
         ),
+        (
+            "mean_field_inference",
+            checkpoints,
+            "save",
+            256,
+            {"inference": "mean_field"},
+        ),
     )
     @pytest.mark.slow
     def test_another_resumed_run_ends_like_an_uninterrupted_one(
