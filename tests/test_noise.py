@@ -57,6 +57,36 @@ class NoiseTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllInRange(draws, 2.0**-24, 1 - 2.0**-24)
 
 
+class StratifiedTest(tf.test.TestCase):
+    def test_each_part_has_one_draw(self):
+        draws = noise.stratified_normal((50, 3), tf.constant([3, 4], tf.int64))
+        parts = np.floor(50 * stats.norm.cdf(draws.numpy())).astype(int)
+        for column in parts.T:
+            self.assertAllEqual(np.sort(column), np.arange(50))
+        self.assertNotAllEqual(parts[:, 0], parts[:, 1])
+
+    def test_averages_are_right_and_vary_less(self):
+        squares = [
+            np.mean(
+                noise.stratified_normal(
+                    (100, 1), noise.key("local", seed, 2)
+                ).numpy()
+                ** 2
+            )
+            for seed in range(100)
+        ]
+        # Of independent draws, their standard deviation is (2 / 100)^1/2.
+        self.assertLess(np.std(squares), 0.05)
+        self.assertAllClose(np.mean(squares), 1, atol=4 * np.std(squares) / 10)
+
+    def test_no_draw_is_infinite(self):
+        draws = noise.stratified_normal((1, 9), tf.constant([1, 1], tf.int64))
+        self.assertAllInRange(draws, -6.0, 6.0)
+        np.testing.assert_array_less(
+            np.abs(noise._normal(tf.constant(1 - noise.EDGE))), 6
+        )
+
+
 class KeyTest(tf.test.TestCase):
     def test_no_two_uses_share_draws(self):
         # Whatever the purpose, the seed and the number.

@@ -74,7 +74,7 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
         self.assertGreater(np.mean(local.elbo - normal.elbo), 0.05)
         above = local.elbo - true.log_marginal_likelihood
         self.assertAllLess(above - 4 * local.elbo_error, 0)
-        self.assertAllTrue(local.num_steps <= 2000)
+        self.assertAllInRange(local.num_steps, 300, 2400)
 
     def test_no_image_ends_below_its_encoder(self):
         vae, images, _ = known()
@@ -86,7 +86,7 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
         gain = local.elbo - amortized.mean(0)
         self.assertAllGreater(gain, -0.05)  # on equal noise
         self.assertGreater(np.mean(gain), 0.1)
-        self.assertAllTrue(local.converged)
+        self.assertAllEqual(local.converged, [True] * COUNT)
 
     def test_theta_is_held_and_the_seed_fixes_the_rest(self):
         vae, images, _ = known()

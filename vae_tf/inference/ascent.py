@@ -12,12 +12,13 @@ from vae_tf import objectives
 from vae_tf.evaluation.compiled import compiled
 from vae_tf.inference.families import FAMILIES, Parameters
 from vae_tf.inference.weights import AT_ONCE, cut
-from vae_tf.noise import key, standard_normal
+from vae_tf.noise import key, stratified_normal
 from vae_tf.vae import VAE
 
 # Step size, in standard deviations, and steps of a round, by turns.
 TURNS = ((0.1, 50), (0.03, 50), (0.01, 200))
 PAIRS = 2  # of draws +epsilon, -epsilon, in each step
+BLOCK = 50  # steps whose draws are stratified together
 COMMON = 256  # draws by which an image's rounds are compared
 BETA_1, BETA_2 = 0.9, 0.99  # of Adam
 
@@ -87,20 +88,30 @@ def _round(
     batch, dim = images.shape[0], vae.encoder.latent_dim
     estimator = "stl" if chosen.one_pass_density else "plain"
 
-    def bound(parameters, number, pairs, estimator="plain"):
-        """The ELBO `[B]` by draws that are the same for every image."""
-        noise = standard_normal((pairs, 1, dim), key("local", seed[0], number))
-        noise = tf.concat([noise, -noise], 0) + tf.zeros((batch, dim))
+    def bound(parameters, half, estimator="plain"):
+        """The ELBO `[B]` by draws `half` `[P, D]` of noise and their opposites,
+        the same for every image.
+        """
+        noise = tf.concat([half, -half], 0)[:, tf.newaxis]
         # TFP keeps what it made of a tensor, in a loop too, for use after it.
         targets = tf.identity(images)
         draws = objectives.draw(
             chosen.distribution(parameters),
             prior,
-            noise,
+            noise + tf.zeros((batch, dim)),
             lambda z: vae.decoder(z).log_prob(targets),
             estimator,
         )
         return tf.reduce_mean(draws.log_weights, axis=0)
+
+    def noise_of(step):
+        """Of a step of the round; those of a block are spread evenly."""
+        block, place = step // BLOCK, step % BLOCK
+        number = seed[1] * 2**32 + 2 * tf.cast(block + 1, tf.int64)
+        some = stratified_normal(
+            (BLOCK * PAIRS, dim), key("local", seed[0], number)
+        )
+        return tf.reshape(some, (BLOCK, PAIRS, dim))[place]
 
     none = tf.nest.map_structure(tf.zeros_like, parameters)
 
@@ -108,10 +119,7 @@ def _round(
         with tf.GradientTape() as tape:
             tape.watch(step)
             elbo = bound(
-                chosen.moved(parameters, step),
-                seed[1] * 2**32 + tf.cast(number, tf.int64),
-                PAIRS,
-                estimator,
+                chosen.moved(parameters, step), noise_of(number), estimator
             )
         slope = tape.gradient(elbo, step)
         done = tf.cast(number, tf.float32) + 1
@@ -145,5 +153,5 @@ def _round(
         (tf.constant(0), none, none, none, none),
     )
     moved = chosen.moved(parameters, average)
-    # Number 0 of the first round's steps is that of no update: rate 0.
-    return moved, bound(moved, tf.constant(0, tf.int64), COMMON // 2)
+    common = stratified_normal((COMMON // 2, dim), key("local", seed[0]))
+    return moved, bound(moved, common)
