@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from small import combined, random_bits, small_vae
@@ -54,6 +55,7 @@ class ExplanationTest(tf.test.TestCase):
 
 
 class AnyModelTest(parameterized.TestCase, tf.test.TestCase):
+    @pytest.mark.slow
     def test_one_whose_kl_has_no_closed_form(self):
         vae = combined(posterior="iaf", prior="mixture")
         found = vae_tf.explain(vae, random_bits(1), num_samples=50)
