@@ -41,6 +41,7 @@ def maximised(
     images, count = images.numpy(), images.shape[0]
     best = tf.nest.map_structure(np.array, parameters)
     elbo, taken = np.full(count, -np.inf), np.zeros(count, int)
+    converged = np.zeros(count, bool)
 
     def round_of(rows, rate, steps, number):
         """Moves rows; returns by how much their ELBO has grown."""
@@ -68,16 +69,17 @@ def maximised(
     for rows in cut(every):
         round_of(rows, 0.0, 0, 0)  # no step: the ELBO of the start
     for turn, (rate, steps) in enumerate(TURNS, start=1):
-        rows, number = every, turn * 2**16
+        rows, number = every[taken < max_steps], turn * 2**16
         while len(rows):
             gains = np.concatenate(
                 [round_of(some, rate, steps, number) for some in cut(rows)]
             )
             if turn == len(TURNS):
-                finished(int(np.sum(gains <= tolerance)))
+                converged[rows] = gains <= tolerance
+                finished(int(np.sum(converged[rows])))
             rows = rows[(gains > tolerance) & (taken[rows] < max_steps)]
             number += 1
-    return best, taken, taken < max_steps
+    return best, taken, converged
 
 
 def _round(
