@@ -33,7 +33,7 @@ class StepTest(tf.test.TestCase):
                 log_densities,
                 at,
                 SHARE,
-                tf.constant([0.6, 0.15]),
+                tf.constant([[0.6, 0.15]]),
                 momentum,
                 chance,
             )
@@ -52,13 +52,13 @@ class StepTest(tf.test.TestCase):
     def test_the_way_back_is_the_way_there(self):
         # By hand, and from there with the opposite momentum.
         place, momentum, _ = draws(1, 50)
-        step_size, always = tf.constant([0.7, 0.4]), tf.zeros((50, 2))
+        step_size, always = tf.constant([[0.7, 0.4]]), tf.zeros((50, 2))
         before = hamiltonian.point(log_densities, place)
         there, accepted, _ = hamiltonian.step(
             log_densities, before, SHARE, step_size, momentum, always
         )
         self.assertAllEqual(accepted, np.ones((50, 2)))
-        at, speed, size = place, momentum, step_size[:, tf.newaxis]
+        at, speed, size = place, momentum, step_size[..., tf.newaxis]
         for _ in range(hamiltonian.LEAPFROG_STEPS):
             speed = speed + size / 2 * (4 - 5 * at)
             at = at + size * speed
@@ -76,7 +76,7 @@ class StepTest(tf.test.TestCase):
             log_densities,
             hamiltonian.point(log_densities, place),
             SHARE,
-            tf.constant([1e-2, 0.0]),
+            tf.constant([[1e-2, 0.0]]),
             momentum,
             chance,
         )
@@ -95,7 +95,7 @@ class StepTest(tf.test.TestCase):
             broken,
             hamiltonian.point(broken, place),
             SHARE,
-            tf.constant([0.3, 0.3]),
+            tf.constant([[0.3, 0.3]]),
             momentum,
             chance,
         )

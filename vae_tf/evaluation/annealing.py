@@ -140,13 +140,22 @@ def _chains(
         log_weights += gained(number, at)
         step_size = step_sizes[number] * tf.exp(change)
         draw = seed[1] + tf.cast(number, tf.int64)
+        momentum = standard_normal(
+            places.shape, key("annealing", seed[0], draw)
+        )
+        chance, jitter = tf.unstack(
+            uniform((chains, batch, 2), key("acceptance", seed[0], draw), 23),
+            axis=-1,
+        )
         at, now_accepted, probability = hamiltonian.step(
             log_densities,
             at,
             tf.cast(path[number], tf.float32),
-            step_size,
-            standard_normal(places.shape, key("annealing", seed[0], draw)),
-            uniform((chains, batch), key("acceptance", seed[0], draw), 23),
+            # By up to a half more or less in each chain: in one or two
+            # dimensions, steps of one size can lead back to where they began.
+            step_size * (0.5 + jitter),
+            momentum,
+            chance,
         )
         change += rate * (tf.reduce_mean(probability, axis=0) - ACCEPTANCE)
         return (

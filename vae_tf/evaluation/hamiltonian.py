@@ -57,7 +57,7 @@ def step(
       log_densities: log r and log w.
       before: of K chains of each image.
       share: b, a number.
-      step_size: `[B]`.
+      step_size: of each chain, `[K, B]`, independent of where it is.
       momentum: standard-normal draws `[K, B, D]`.
       uniform: draws from (0, 1) `[K, B]`.
 
@@ -65,7 +65,7 @@ def step(
       The points after it; whether each proposal was accepted, bool `[K, B]`;
         and the probability with which it was, `[K, B]`.
     """
-    step_size = step_size[:, tf.newaxis]
+    step_size = step_size[..., tf.newaxis]
 
     def slope(at):
         return at.start_slope + share * at.weight_slope
