@@ -106,7 +106,7 @@ class CompareTest(parameterized.TestCase, tf.test.TestCase):
         (
             "static_against_dynamic",
             {"dataset": "binarized_mnist/1.0.0", "binarization": "none"},
-            r"one dataset, received mnist/3.0.1 \(a\) and "
+            r"same dataset, received mnist/3.0.1 \(a\) and "
             r"binarized_mnist/1.0.0 \(b\): log p\(x\) of other images",
         ),
         (
@@ -129,15 +129,15 @@ class CompareTest(parameterized.TestCase, tf.test.TestCase):
             r"kind of p\(x\|z\), received probabilities \(a\) and densities "
             r"\(b\): the logarithm of a density .* unit",
         ),
-        ("size", {"image_shape": [14, 14, 1]}, "one image shape, .*: log p"),
-        ("pixels", {"checksum": "sha256:2"}, "one checksum of the images, "),
+        ("size", {"image_shape": [14, 14, 1]}, "same image shape, .*: log p"),
+        ("pixels", {"checksum": "sha256:2"}, "same checksum of the images, "),
         ("split", {"split": "validation"}, "split, .*test .*validation .*:"),
         ("count", {"num_examples": 50}, "number of images, received 400 .* 50"),
         (
             "elbo",
             {"num_importance_samples": 1},
-            r"one quantity, received log p\(x\) \(a\) and ELBO \(b\): an ELBO, "
-            r".* K = 1 .* is below log p\(x\) by KL",
+            r"same quantity, received log p\(x\) \(a\) and ELBO \(b\): an "
+            r"ELBO, .* K = 1 .* is below log p\(x\) by KL",
         ),
     )
     def test_refuses(self, conditions, reason):
@@ -151,7 +151,7 @@ class CompareTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_refuses_an_elbo_that_stands_alone(self):
         runs = [only_elbo(measured("a")), measured("b")]
-        with self.assertRaisesRegex(UserError, "one quantity, received ELBO"):
+        with self.assertRaisesRegex(UserError, "same quantity, received ELBO"):
             compare(runs)
 
     def test_refuses_one_run_alone(self):

@@ -92,7 +92,7 @@ class ComparingTest(parameterized.TestCase, tf.test.TestCase):
                 "binarization": "none",
                 "data": {"variant": "binarized_mnist/1.0.0", "levels": 2},
             },
-            "one dataset, received mnist/3.0.1 .* and binarized_mnist/1.0.0",
+            "same dataset, received mnist/3.0.1 .* and binarized_mnist/1.0.0",
         ),
         (
             "density",
@@ -109,8 +109,8 @@ class ComparingTest(parameterized.TestCase, tf.test.TestCase):
             {"log_marginal_likelihood": None},
             r"log p\(x\) .* and ELBO .*: an ELBO",
         ),
-        ("pixels", {"data": {"checksum": "sha256:2"}}, "one checksum .*:2"),
-        ("size", {"data": {"image_shape": [14, 14, 1]}}, "one image shape"),
+        ("pixels", {"data": {"checksum": "sha256:2"}}, "same checksum .*:2"),
+        ("size", {"data": {"image_shape": [14, 14, 1]}}, "same image shape"),
     )
     def test_refuses_what_does_not_compare(self, changes, reason):
         runs = self.run_of("a"), self.run_of("b", **changes)

@@ -98,7 +98,7 @@ def compare(runs: Sequence[Measured]) -> Comparison:
         for run in runs[1:]:
             if value(run) != value(first):
                 raise UserError(
-                    f"--compare: expected runs of one {what}, received "
+                    f"--compare: expected runs of the same {what}, received "
                     f"{value(first)} ({first.run}) and {value(run)} "
                     f"({run.run}): {why}."
                 )
