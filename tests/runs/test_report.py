@@ -93,7 +93,7 @@ class ReportTest(FinishedRun):
         for name in ("mutual_information", "marginal_kl", "distortion"):
             self.assertIn(f"{found[name]:.3f}", text)
         self.assertIn("linear probe accuracy", text)
-        self.assertNotIn("{", text)  # no dict of bounds or errors
+        self.assertNotIn("weighted bound by samples", text)  # drawn instead
         for name in ("log_marginal_likelihood", "standard_error"):
             self.assertIn(f"{result[name]:.3f}", text)
         self.assertBetween(result["knn_accuracy"], 0.0, 1.0)
