@@ -57,6 +57,7 @@ HOUSE = {
         "errors_of_means",
         "importance",
     ],
+    "inference": ["table", "local_vae"],
     "pictures": ["latent_points", "figures", "snapshots", "gallery"],
     "runs": [
         "building",

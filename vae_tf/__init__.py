@@ -37,6 +37,8 @@ _HOMES = {
     "Decoder": "decoder",
     "VAE": "vae",
     "log_marginal_likelihood": "evaluation.importance",
+    "PosteriorTable": "inference.table",
+    "LocalVAE": "inference.local_vae",
     "load": "runs.directory",
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",

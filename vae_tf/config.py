@@ -21,6 +21,7 @@ LIKELIHOODS = {
     "discretized_logistic": "levels",
 }
 NORMAL_SCALES = ("fixed", "shared", "per_pixel")
+INFERENCES = ("amortized", "mean_field")
 POSTERIORS = ("mean_field", "full_covariance", "iaf")
 PRIORS = ("standard_normal", "mixture", "vamp")
 NETWORKS = ("mlp", "conv")
@@ -75,6 +76,13 @@ class Config(Settings):
     )
     posterior: str = setting(
         "mean_field", "family of q(z|x)", choices=POSTERIORS
+    )
+    inference: str = setting(
+        "amortized",
+        "whether an encoder, shared by all images, gives q(z|x), or free "
+        "parameters of each training image do (without an encoder, which "
+        "network settings then do not concern)",
+        choices=INFERENCES,
     )
     layout: int = setting(
         2,
@@ -258,6 +266,28 @@ class Config(Settings):
                     f"--{name}: expected {none[-1]} with --objective iwae, "
                     "whose KL divergence lies inside a logarithm and cannot be "
                     f"weighed, received {value!r}."
+                )
+
+        for name, expected, why in (
+            ("posterior", ("mean_field",), "which has a loc and a scale alone"),
+            (
+                "prior",
+                ("standard_normal", "mixture"),
+                "which has no encoder to make a prior of",
+            ),
+            ("train_variables", ("all",), "which moves rows and theta at once"),
+            (
+                "binarization",
+                (None, "none", "threshold", "static"),
+                "whose parameters are those of the same bits in each epoch",
+            ),
+        ):
+            value = getattr(self, name)
+            if self.inference == "mean_field" and value not in expected:
+                words = ", ".join(filter(None, expected))
+                raise UserError(
+                    f"--{name}: expected {words} with --inference mean_field, "
+                    f"{why}, received {value!r}."
                 )
 
     @classmethod

@@ -71,9 +71,7 @@ class Encoder(Part):
     def build(self, input_shape):
         self.image_shape = tuple(input_shape[1:])
         # Builds parts of any kind; rows enough to be told from each other.
-        posterior = self.posterior(
-            self.network(keras.ops.zeros((ROWS, *self.image_shape)))
-        )
+        posterior = self.posterior(self.network(self.examples(ROWS)))
         if tuple(posterior.batch_shape) != (ROWS,):
             raise UserError(
                 f"network, posterior: expected one q(z|x) for each of {ROWS} "
@@ -93,6 +91,10 @@ class Encoder(Part):
             isinstance(posterior, tfd.MultivariateNormalLinearOperator),
         )
         super().build(input_shape)
+
+    def examples(self, count: int):
+        """Inputs of which it makes a posterior: images without content."""
+        return keras.ops.zeros((count, *self.image_shape))
 
     def call(self, images) -> tfd.Distribution:
         if tuple(images.shape[1:]) != self.image_shape:

@@ -40,7 +40,7 @@ class InStep(NamedTuple):
     """
 
     elements: tf.data.Dataset  # of what XLA takes: no strings
-    images_of: Callable  # element -> images [B, ...]
+    images_of: Callable  # element -> images [B, ...], or a dict with them
 
 
 class Place(NamedTuple):

@@ -206,6 +206,11 @@ class Fed(Checkpointed):
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
 
+    @property
+    def optimized_variables(self) -> list[keras.Variable]:
+        """What the optimizer keeps slots for."""
+        return self.trainable_variables
+
     def step_input(self, data):
         """What of a batch a compiled loop hands to `train_step`: XLA takes no
         labels that are strings, for example.
@@ -221,7 +226,7 @@ class Fed(Checkpointed):
         if not self.optimizer.built:
             # For every variable, where the first update moves some alone, and
             # here, because a compiled loop can make no variable.
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.optimized_variables)
         super().make_train_function(force)
         if self._loops():
             self.train_function: Any = executions.compiled_loop(
@@ -304,7 +309,7 @@ class Fed(Checkpointed):
         # Keras leaves this to who has a `compile` of their own.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.optimized_variables)
 
     @property
     def metrics_names(self):

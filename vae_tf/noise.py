@@ -23,6 +23,7 @@ PURPOSES = (
     "level",
     "decomposition",
     "bootstrap",
+    "held out",
 )
 SEED_BITS = 56
 

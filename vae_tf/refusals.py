@@ -205,7 +205,7 @@ def check_parts(encoder, decoder, prior, objective, train_variables) -> None:
             f"{type(prior).__name__}."
         )
     latent, image = (encoder.latent_dim,), decoder.image_shape
-    posterior = encoder(tf.zeros((2, *image)))
+    posterior = encoder(encoder.examples(2))
     if not (
         isinstance(posterior, tfd.TransformedDistribution)
         and posterior.reparameterization_type == tfd.FULLY_REPARAMETERIZED
@@ -241,7 +241,9 @@ def _check_combination(encoder, p, objective, train_variables) -> None:
     """Raises UserError where families that are right by themselves have no
     objective together.
     """
-    q_name, p_name = type(encoder.posterior).__name__, type(p).__name__
+    # A table of q(z|x), which has no head, has a name of its own.
+    q_name = type(getattr(encoder, "posterior", encoder)).__name__
+    p_name = type(p).__name__
     one_pass = encoder.one_pass_density
     estimator = objective.estimator(one_pass, p.uses_encoder)
     sequential = (
@@ -293,7 +295,7 @@ def _check_detached(encoder) -> None:
     """
     z = tf.zeros((1, encoder.latent_dim))
     with tf.GradientTape() as tape:
-        posterior = encoder(tf.zeros((1, *encoder.image_shape)))
+        posterior = encoder(encoder.examples(1))
         log_q = objectives.detached(posterior).log_prob(z)
     # Of variables that are copied to several devices, the first copies.
     copies = tf.distribute.get_strategy().experimental_local_results

@@ -125,7 +125,7 @@ class VAE(Fed):
                 stacklevel=2,
             )
         self.build((None, *decoder.image_shape))
-        self(tf.zeros((1, *decoder.image_shape)))  # as Keras' export wants it
+        self(encoder.examples(1))  # as Keras' export wants it
 
     def build(self, input_shape):
         """Makes all weights: those of the parts, which `train_step` calls one

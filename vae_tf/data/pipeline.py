@@ -45,6 +45,7 @@ def load_data(
     dequantization: str | None = None,
     batch_size: int = 256,
     seed: int = 0,
+    numbered: bool = False,
 ) -> "Data":
     """Train, validation and test images of a dataset, or of arrays, ready for
     `VAE.fit`.
@@ -77,6 +78,7 @@ def load_data(
       batch_size: images per batch; the last batch may be shorter.
       seed: of the training order and noise. Splits and evaluation data never
         depend on it.
+      numbered: see `Data`; bits are then drawn once unless told otherwise.
 
     Raises:
       UserError: the dataset is unknown or out of reach, the arrays are no
@@ -95,9 +97,11 @@ def load_data(
     )
     source = _source(config, images, labels, levels)
     binarization, dequantization = suited(
-        source, likelihood, binarization, dequantization
+        source, likelihood, binarization, dequantization, redrawn=not numbered
     )
-    return Data(source, binarization, batch_size, seed, dequantization)
+    return Data(
+        source, binarization, batch_size, seed, dequantization, numbered
+    )
 
 
 def _source(config: Config, images: Any, labels: Any, levels: Any) -> Source:
@@ -128,7 +132,8 @@ class Data:
     `tf.data.Dataset`s.
 
     `train` comes in a new order at each pass; `validation` and `test` keep the
-    stored one.
+    stored one. With `numbered`, the batches of `train` and `validation` are
+    dicts of `image` and `row`, int32 `[B]`, numbers in the stored order.
     """
 
     source: Source
@@ -136,6 +141,7 @@ class Data:
     batch_size: int
     seed: int
     dequantization: str = "none"
+    numbered: bool = False
 
     def __post_init__(self):
         self._pass = tf.Variable(-1, dtype=tf.int64, trainable=False)
@@ -144,7 +150,13 @@ class Data:
     @functools.cached_property
     def validation(self) -> tf.data.Dataset:
         """Made when it is first asked for, because that draws its noise."""
-        return self.in_order("validation")
+        images = self.in_order("validation")
+        if not self.numbered:
+            return images
+        count = self.num_examples["validation"]
+        rows = tf.data.Dataset.range(count, output_type=tf.int32)
+        rows = rows.batch(self.batch_size)
+        return tf.data.Dataset.zip({"image": images, "row": rows})
 
     @functools.cached_property
     def test(self) -> tf.data.Dataset:
@@ -225,6 +237,11 @@ class Data:
                 images = self._bits_once(0, images, "train")
             table = tf.constant(images)
             batches_of = self._rows
+        elif self.numbered:
+            raise UserError(
+                "--inference: expected amortized for more images than memory "
+                "takes, whose rows are not known, received mean_field."
+            )
         else:
             batches_of = functools.partial(self._pixels, images)
         steps = -(-count // self.batch_size)
@@ -245,10 +262,11 @@ class Data:
             )
 
         def images_of(element):
-            stored = element["stored"]
+            rows = stored = element["stored"]
             if in_memory:
                 stored = tf.gather(table, stored)
-            return self._training_pixels(stored, element["number"][0])
+            images = self._training_pixels(stored, element["number"][0])
+            return {"image": images, "row": rows} if self.numbered else images
 
         elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
         elements = elements.apply(

@@ -13,9 +13,11 @@ def suited(
     likelihood: str,
     binarization: str | None,
     dequantization: str | None,
+    redrawn: bool = True,
 ) -> tuple[str, str]:
     """Binarisation and dequantisation of these images, for this family of
-    p(x|z): those asked for, or where None, those that it needs.
+    p(x|z): those asked for, or where None, those that it needs, with bits that
+    are drawn anew in each epoch where they may be `redrawn`.
 
     Raises:
       UserError: the likelihood does not describe such pixels.
@@ -25,9 +27,8 @@ def suited(
         # Binary already: each of the three would give back the same bits.
         binarization = "none"
     unset = binarization is None
-    binarization = binarization or (
-        "dynamic" if support == "binary" else "none"
-    )
+    bits = "dynamic" if redrawn else "static"
+    binarization = binarization or (bits if support == "binary" else "none")
     dequantization = dequantization or (
         "uniform" if support == "interval" else "none"
     )
@@ -56,11 +57,7 @@ def suited(
             f"{source.name}, received {likelihood!r}: "
             f"{NOT_IN_SUPPORT[support]}."
         )
-    if (
-        unset
-        and binarization == "dynamic"
-        and source.images["train"].shape[-1] > 1
-    ):
+    if unset and binarization == bits and source.images["train"].shape[-1] > 1:
         warnings.warn(
             f"--binarization: unset, so each colour channel of {source.name} "
             "becomes a random bit; --likelihood discretized_logistic (levels) "

@@ -10,6 +10,8 @@ from vae_tf.config import Config
 from vae_tf.data.pipeline import Data, load_data
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
+from vae_tf.inference.local_vae import LocalVAE
+from vae_tf.inference.table import PosteriorTable
 from vae_tf.likelihoods import LIKELIHOODS
 from vae_tf.networks import DECODER_BODIES, ENCODER_BODIES
 from vae_tf.objectives import OBJECTIVES
@@ -36,6 +38,7 @@ def load_data_of(config: Config, data_dir: str | None = None) -> Data:
         dequantization=config.dequantization,
         batch_size=config.batch_size,
         seed=config.seed,
+        numbered=config.inference == "mean_field",
     )
 
 
@@ -61,13 +64,26 @@ def build(config: Config, described: dict[str, Any]) -> VAE:
             argument, settings[argument], family, **(settings | changes)
         )
 
+    def table(split, **kwargs):
+        return PosteriorTable(
+            config.latent_dim, described["splits"][split], **kwargs
+        )
+
     with _dtype_policy(config):
-        return VAE(
-            encoder=Encoder(
+        family: type[VAE] = VAE
+        inference: dict[str, Any] = {}
+        if config.inference == "mean_field":
+            family = LocalVAE
+            inference["encoder"] = table("train")
+            inference["held_out"] = table("validation", trainable=False)
+        else:
+            inference["encoder"] = Encoder(
                 config.latent_dim,
                 posterior=part("posterior", POSTERIORS),
                 network=part("network", ENCODER_BODIES),
-            ),
+            )
+        return family(
+            **inference,
             decoder=Decoder(
                 image_shape,
                 likelihood=part("likelihood", LIKELIHOODS),

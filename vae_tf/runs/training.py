@@ -78,7 +78,7 @@ def train(config: Config) -> Run:
         else config.jit_compile,
         steps_per_execution=steps_per_execution(data),
     )
-    vae.optimizer.build(vae.trainable_variables)
+    vae.optimizer.build(vae.optimized_variables)
     # Not by the name of a link such as runs/latest, which is made anew.
     run_dir = pathlib.Path(_resumed_dir(config)).resolve() if saved else None
     history = checkpoints.restore(run_dir, vae) if run_dir else []

@@ -1,0 +1,1 @@
+"""Amortized against mean-field inference: a posterior for each datapoint."""
