@@ -75,6 +75,21 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         ):
             Config(objective="iwae", **{name: value})
 
+    @parameterized.parameters(
+        ("posterior", "iaf"),
+        ("prior", "vamp"),
+        ("train_variables", "alternate"),
+        ("binarization", "dynamic"),
+    )
+    def test_a_table_has_neither_encoder_nor_bits_that_change(
+        self, name, value
+    ):
+        Config(**{name: value})
+        with self.assertRaisesRegex(
+            UserError, f"--{name}: expected .* mean_field, .* received '{value}"
+        ):
+            Config(inference="mean_field", **{name: value})
+
     def test_numbers_take_their_field_s_type(self):
         self.assertIsInstance(Config(learning_rate=1).learning_rate, float)
         self.assertEqual(Config(hidden_units=[3, 2]).hidden_units, (3, 2))

@@ -219,8 +219,23 @@ class VAE(Fed):
             images: with noisy images, the denoising criterion (Im et al. 2015,
             arXiv:1511.06406).
         """
-        targets = images if targets is None else targets
-        posterior = self.encoder(images, training="inference" in training)
+        return self.draws_from(
+            self.encoder(images, training="inference" in training),
+            images if targets is None else targets,
+            noise,
+            training,
+            gradient_estimator,
+        )
+
+    def draws_from(
+        self,
+        posterior: tfd.Distribution,
+        targets: tf.Tensor,
+        noise: tf.Tensor,
+        training: tuple[str, ...] = (),
+        gradient_estimator: str = "plain",
+    ) -> objectives.Draws:
+        """`draws` of a q(z|x) from anywhere, batch `[B]`, event `[D]`."""
         generating = "generative" in training
         return objectives.draw(
             posterior,

@@ -192,6 +192,35 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllInSet(stack(data.train), [0.0, 1.0])
         self.assertEqual(data.image_shape, (8, 8, 1))
 
+    def test_numbers_are_those_of_the_stored_images(self):
+        data = vae_tf.Data(source(), "static", 8, seed=3, numbered=True)
+        for split, passes in (("train", 2), ("validation", 1)):
+            stored = stack(data.in_order(split))
+            for _ in range(passes):
+                batches = list(getattr(data, split).as_numpy_iterator())
+                rows = np.concatenate([batch["row"] for batch in batches])
+                images = np.concatenate([batch["image"] for batch in batches])
+                self.assertAllEqual(images, stored[rows])
+                self.assertAllEqual(np.sort(rows), np.arange(len(stored)))
+        made = [
+            data.train.in_step.images_of(element)
+            for element in data.train.in_step.elements
+        ]
+        rows = np.concatenate([batch["row"] for batch in made])
+        stored = stack(data.in_order("train"))
+        self.assertAllEqual(
+            np.concatenate([batch["image"] for batch in made]), stored[rows]
+        )
+
+    def test_a_numbered_image_has_the_same_bits_in_each_epoch(self):
+        self.assertEqual(
+            vae_tf.load_data("digits", numbered=True).binarization, "static"
+        )
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "--inference: expected amortized for more images"
+        ):
+            vae_tf.Data(source(streamed=True), "static", 8, 3, numbered=True)
+
     @parameterized.named_parameters(
         ("likelihood", {"likelihood": "cauchy"}, "likelihood: expected one of"),
         ("binarization", {"binarization": "dither"}, "binarization: expected"),

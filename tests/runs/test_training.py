@@ -145,6 +145,13 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
                 "kl_warmup_epochs": 2,
             },
         ),
+        (
+            "mean_field_inference",
+            checkpoints,
+            "save",
+            256,
+            {"inference": "mean_field"},
+        ),
     )
     def test_a_resumed_run_ends_like_an_uninterrupted_one(
         self, module, killed_in, batch_size=128, changes=None

@@ -1,20 +1,25 @@
 """A VAE without an encoder: its decoder is trained with a table of q(z|x_i),
 variational EM with local parameters."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf import executions, feeds, objectives
-from vae_tf.inference.table import PosteriorTable, Rows, as_numbers
+from vae_tf import executions, feeds
+from vae_tf.decoder import Decoder
+from vae_tf.inference.table import PosteriorTable, as_numbers
 from vae_tf.noise import key
+from vae_tf.objectives import Draws
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE, calls_of, minimize
 
-# A row is visited once in an epoch, theta updated once in a step: the steps of
-# rows are so many times as large, in the units of `Rows.moved`.
-RATE = 100.0
-HELD_OUT_UPDATES = 5  # of the rows of a validation batch, in each pass
+# A row is visited once in an epoch, theta updated once in a step: its steps are
+# more and larger, so many times theta's step size in the units of `Rows.moved`.
+RATE = 50.0
+UPDATES = 3  # of the rows of a batch, in each step
+HELD_OUT_UPDATES = 5  # and of a validation batch, in each pass
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -38,9 +43,9 @@ class LocalVAE(VAE):
 
     Args:
       encoder: the table of the training images.
-      decoder, prior, objective, seed: as of `VAE`.
-      held_out: a table of the validation images, made with `trainable=False`;
-        None where there are none.
+      decoder: as of `VAE`.
+      held_out: the table of the validation images, made with `trainable=False`.
+      **kwargs: as of `VAE`.
 
     Raises:
       UserError: as of `VAE`; or the prior is made of an encoder, or only a part
@@ -50,29 +55,32 @@ class LocalVAE(VAE):
     def __init__(
         self,
         encoder: PosteriorTable,
-        decoder,
-        prior="standard_normal",
-        objective="elbo",
-        held_out: PosteriorTable | None = None,
+        decoder: Decoder,
+        held_out: PosteriorTable,
         **kwargs,
     ):
         self.held_out = held_out
-        super().__init__(encoder, decoder, prior, objective, **kwargs)
+        super().__init__(encoder, decoder, **kwargs)
 
     def build(self, input_shape):
-        if self.held_out is not None and not self.held_out.built:
+        if not self.held_out.built:
             self.held_out.build(input_shape)
-        super().build(input_shape)
-        for name, found, expected in (
-            ("prior", self.prior.uses_encoder, "one that needs no encoder"),
-            ("train_variables", self.train_variables != "all", "all"),
+        prior = type(self.prior).__name__
+        for name, fits, expected, received in (
+            ("prior", not self.prior.uses_encoder, "another one", prior),
+            (
+                "train_variables",
+                self.train_variables == "all",
+                "all",
+                self.train_variables,
+            ),
         ):
-            if found:
+            if not fits:
                 raise UserError(
-                    f"{name}: expected {expected} with a table of q(z|x) for "
-                    "each image in the place of an encoder, received "
-                    f"{getattr(self, name)!r}."
+                    f"{name}: expected {expected} with a table of q(z|x) in "
+                    f"the place of an encoder, received {received}."
                 )
+        super().build(input_shape)
 
     @property
     def optimized_variables(self) -> list[keras.Variable]:
@@ -87,106 +95,113 @@ class LocalVAE(VAE):
 
     def train_step(self, data):
         images, numbers = self._numbered(data)
-        rows, rate = self.encoder.rows(numbers), self._rate()
-        place = executions.place_of(images)
-        if place.devices > 1:
-            raise UserError(
-                "strategy: expected one device with a table of q(z|x), whose "
-                f"rows have one place, received {place.devices}."
-            )
+        updates, step = calls_of(self.optimizer), self.optimizer.iterations
+        # Of each image's own bound, whatever the size of its batch.
+        count = tf.cast(tf.shape(images)[0], tf.float32)
+        posterior = self._moved(
+            self.encoder,
+            numbers,
+            images,
+            lambda draws: count * self.objective(draws, step),
+            UPDATES,
+            ("rows", updates),
+        )
         noise = self._noise(
-            key("training", self.seed, calls_of(self.optimizer)),
-            place,
+            key("training", self.seed, updates),
+            executions.place_of(images),
             self.objective.num_samples,
         )
-        with tf.GradientTape(persistent=True) as tape:
-            step = tf.zeros_like(rows.mean)
-            tape.watch(step)
-            draws = self._draws_of(
-                rows.moved(step).posterior, images, noise, ("generative",)
+        with tf.GradientTape() as tape:
+            draws = self.draws_from(
+                posterior,
+                images,
+                noise,
+                ("generative",),
+                self.gradient_estimator,
             )
-            elbo = self.objective(draws, self.optimizer.iterations)
-            loss = -elbo + sum(self.losses)
+            loss = -self.objective(draws, step) + sum(self.losses)
             minimize(loss, self.optimizer, self.generative_variables, tape)
-        # Of each image's own bound, whatever the size of its batch.
-        count = tf.cast(tf.shape(numbers)[0], tf.float32)
-        slope = count * tape.gradient(elbo, step)
-        self.encoder.assign(numbers, rows.updated(slope, rate))
         if self._in_step is None:
             self.refused.update_state(images)
         return self._track(draws)
 
     def test_step(self, data):
         images, numbers = self._numbered(data)
-        if self.held_out is None:
-            raise UserError(
-                "held_out: expected a table of the validation images, received "
-                "None (PosteriorTable(latent_dim, count, trainable=False))."
-            )
-        rows = self._refined(self.held_out.rows(numbers), images)
-        self.held_out.assign(numbers, rows)
+        objective = self.objective
+        seen = self.trackers[objective.bound].count  # in this pass
+        posterior = self._moved(
+            self.held_out,
+            numbers,
+            images,
+            lambda draws: tf.reduce_sum(
+                objective.bounds(draws)[objective.bound]
+            ),
+            HELD_OUT_UPDATES,
+            ("held out rows", calls_of(self.optimizer), seen),
+        )
         noise = self._noise(
-            key("validation", 0, self._seen_so_far),
+            key("validation", 0, seen),
             executions.place_of(images),
-            self.objective.num_samples,
+            objective.num_samples,
         )
         self.refused.update_state(images)
-        return self._track(self._draws_of(rows.posterior, images, noise))
+        return self._track(self.draws_from(posterior, images, noise))
 
-    def _refined(self, rows: Rows, images: tf.Tensor) -> Rows:
-        """Rows after a few updates with theta held."""
-        rate, place = self._rate(), executions.place_of(images)
-        # Of the pass, and below it of the images and of the update.
-        number = tf.cast(calls_of(self.optimizer), tf.int64) * 2**32
-        number += tf.cast(self._seen_so_far, tf.int64) * HELD_OUT_UPDATES
+    def _moved(
+        self,
+        table: PosteriorTable,
+        numbers: tf.Tensor,
+        images: tf.Tensor,
+        bound: Callable[[Draws], tf.Tensor],
+        updates: int,
+        draws_of: tuple,
+    ) -> tfd.Distribution:
+        """q(z|x) of rows, moved with theta held, and kept in their table.
+
+        Args:
+          table: that has the rows.
+          numbers: of the rows, `[B]`.
+          images: theirs, `[B, H, W, C]`.
+          bound: what is maximised, a sum over images, in nats.
+          updates: how often.
+          draws_of: purpose of their noise, number of the training step and, of
+            a batch that theta learns nothing of, of images before it.
+        """
+        purpose, step, *seen = draws_of
+        number = tf.cast(step, tf.int64) * 2**32
+        number += tf.cast(sum(seen), tf.int64) * updates
+        # A row is visited once in an epoch, theta updated once in a step.
+        rate = RATE * self.optimizer.learning_rate
+        place = executions.place_of(images)
 
         def update(done, rows):
+            # TFP keeps what it made of a tensor, in a loop too, for use after.
+            own = tf.identity(images)
             noise = self._noise(
-                key("held out", self.seed, number + done),
+                key(purpose, self.seed, number + done),
                 place,
                 self.objective.num_samples,
             )
-            # TFP keeps what it made of a tensor, in a loop too, for use after.
-            own = tf.identity(images)
             with tf.GradientTape() as tape:
                 step = tf.zeros_like(rows.mean)
                 tape.watch(step)
-                draws = self._draws_of(rows.moved(step).posterior, own, noise)
-                bound = self.objective.bounds(draws)[self.objective.bound]
-            return done + 1, rows.updated(tape.gradient(bound, step), rate)
+                value = bound(
+                    self.draws_from(
+                        rows.moved(step).posterior,
+                        own,
+                        noise,
+                        gradient_estimator=self.gradient_estimator,
+                    )
+                )
+            return done + 1, rows.updated(tape.gradient(value, step), rate)
 
         _, rows = tf.while_loop(
-            lambda done, _: done < HELD_OUT_UPDATES,
+            lambda done, _: done < updates,
             update,
-            (tf.constant(0, tf.int64), rows),
+            (tf.constant(0, tf.int64), table.rows(numbers)),
         )
-        return rows
-
-    @property
-    def _seen_so_far(self) -> tf.Tensor:
-        """Images of this pass before this batch."""
-        return self.trackers[self.objective.bound].count
-
-    def _rate(self) -> tf.Tensor:
-        """The step size of rows, which follows the course of theta's."""
-        return RATE * self.optimizer.learning_rate
-
-    def _draws_of(
-        self,
-        posterior: tfd.Distribution,
-        images: tf.Tensor,
-        noise: tf.Tensor,
-        training: tuple[str, ...] = (),
-    ) -> objectives.Draws:
-        """`draws` of a given q(z|x), by the estimator in use."""
-        generating = "generative" in training
-        return objectives.draw(
-            posterior,
-            self.prior_distribution(),
-            noise,
-            lambda z: self.decoder(z, training=generating).log_prob(images),
-            self.gradient_estimator,
-        )
+        table.assign(numbers, rows)
+        return rows.posterior
 
     def _numbered(self, data) -> tuple[tf.Tensor, tf.Tensor]:
         """The images of a batch, and the numbers of their rows."""
@@ -199,6 +214,12 @@ class LocalVAE(VAE):
                 "numbered=True gives them for train and validation), received "
                 "none with 'row'; an image that is in no table gets its "
                 "posterior of vae_tf.infer."
+            )
+        devices = executions.place_of(images).devices
+        if devices > 1:
+            raise UserError(
+                "strategy: expected one device with a table of q(z|x), whose "
+                f"rows have but one place, received {devices}."
             )
         return images, given["row"]
 

@@ -1,0 +1,153 @@
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from linear import SCALE, grey, linear_vae
+from small import IMAGE_SHAPE, random_bits
+
+import vae_tf
+from vae_tf.evaluation import linear_gaussian
+from vae_tf.inference.local_vae import LocalVAE
+from vae_tf.inference.table import PosteriorTable
+
+N, HELD_OUT, D = 12, 5, 2
+
+
+def local_vae(latent_dim=D, decoder=None, rate=1e-2, **kwargs):
+    """A model of N images and some held out."""
+    keras.utils.set_random_seed(0)
+    vae = LocalVAE(
+        PosteriorTable(latent_dim, N),
+        decoder or vae_tf.Decoder(IMAGE_SHAPE, hidden_units=(5, 8)),
+        PosteriorTable(latent_dim, HELD_OUT, trainable=False),
+        **kwargs,
+    )
+    # Compiling a small step with XLA takes longer than running it.
+    vae.compile(keras.optimizers.Adam(rate), jit_compile=False)
+    return vae
+
+
+def numbered(images, first=0):
+    return {"image": images, "row": np.arange(first, first + len(images))}
+
+
+class LocalVAETest(tf.test.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.images, cls.held_out = random_bits(N), random_bits(HELD_OUT, 1)
+        cls.vae = local_vae()
+
+    def test_counts(self):
+        numbers = sum(np.prod(v.shape) for v in self.vae.inference_variables)
+        self.assertEqual(numbers, 2 * N * D)
+        self.assertLen(
+            self.vae.trainable_variables,
+            2 + len(self.vae.generative_variables),
+        )
+        # Adam keeps two slots for each variable of theta, none for rows.
+        slots = self.vae.optimizer
+        slots.build(self.vae.optimized_variables)
+        self.assertLen(
+            slots.variables, 2 + 2 * len(self.vae.generative_variables)
+        )
+
+    def test_a_step_moves_theta_and_its_own_rows_alone(self):
+        vae = self.vae
+        before = vae.encoder.get_weights(), vae.held_out.get_weights()
+        theta = [v.numpy() for v in vae.generative_variables]
+        rows = [3, 8, 9]
+        others = [row for row in range(N) if row not in rows]
+        vae.train_on_batch({"image": self.images[rows], "row": np.array(rows)})
+        for old, new in zip(before[0], vae.encoder.get_weights()):
+            self.assertAllEqual(old[others], new[others])
+            for row in rows:
+                self.assertNotAllEqual(old[row], new[row])
+        for old, new in zip(before[1], vae.held_out.get_weights()):
+            self.assertAllEqual(old, new)
+        for old, new in zip(theta, vae.generative_variables):
+            self.assertNotAllEqual(old, new)
+
+    def test_validation_moves_rows_held_out_and_nothing_else(self):
+        vae = self.vae
+        others = vae.encoder.weights + vae.generative_variables
+        before = [v.numpy() for v in others]
+        held_out = vae.held_out.get_weights()
+        vae.test_on_batch(numbered(self.held_out))
+        for old, new in zip(before, others):
+            self.assertAllEqual(old, new)
+        for old, new in zip(held_out, vae.held_out.get_weights()):
+            self.assertNotAllEqual(old, new)
+
+    def test_rows_held_out_end_at_the_exact_posterior(self):
+        # A z of one dimension has nothing to be independent of: q(z|x) can be
+        # the posterior, and the ELBO log p(x).
+        linear, weights, offset = linear_vae(1)
+        vae = local_vae(1, linear.decoder, objective=vae_tf.ELBO(num_samples=8))
+        images = grey(HELD_OUT)
+        exact = linear_gaussian.linear_gaussian(images, weights, offset, SCALE)
+        for rate in (4e-3, 1e-3, 2e-4):
+            vae.optimizer.learning_rate = rate
+            for _ in range(30):
+                found = vae.test_on_batch(numbered(images), return_dict=True)
+        posterior = vae.held_out(tf.range(HELD_OUT))
+        scale = np.sqrt(exact.covariance[0, 0])
+        self.assertAllClose(
+            posterior.mean() / scale, exact.loc / scale, atol=0.05
+        )
+        self.assertAllClose(
+            posterior.stddev() / scale, np.ones((HELD_OUT, 1)), atol=0.05
+        )
+        log_p = exact.log_marginal_likelihood.mean()
+        self.assertAllClose(found["elbo"], log_p, atol=0.5)  # 8 draws
+
+    def test_saves_and_loads(self):
+        path = pathlib.Path(self.create_tempdir().full_path) / "vae.keras"
+        self.vae.train_on_batch(numbered(self.images))
+        self.vae.save(path)
+        loaded = vae_tf.load(path)
+        self.assertIsInstance(loaded, LocalVAE)
+        for old, new in zip(self.vae.get_weights(), loaded.get_weights()):
+            self.assertAllEqual(old, new)
+        rows = tf.range(3)
+        self.assertAllEqual(self.vae(rows), loaded(rows))
+        self.assertLen(
+            loaded.optimizer.variables, len(self.vae.optimizer.variables)
+        )
+
+    def test_importance_weighted_bound(self):
+        vae = local_vae(objective=vae_tf.IWAE(4))
+        self.assertEqual(vae.gradient_estimator, "dreg")
+        first = vae.train_on_batch(numbered(self.images), return_dict=True)
+        vae.fit(numbered(self.images), epochs=30, verbose=0)
+        last = vae.train_on_batch(numbered(self.images), return_dict=True)
+        self.assertGreater(last["iwae"], last["elbo"])
+        self.assertGreater(last["iwae"], first["iwae"] + 1.0)  # nats
+
+    def test_images_have_no_posterior(self):
+        for call in (
+            self.vae,
+            self.vae.reconstruct,
+            self.vae.predict,
+            lambda images: self.vae.elbo(images, seed=0),
+            lambda images: vae_tf.log_marginal_likelihood(self.vae, images, 2),
+        ):
+            with self.assertRaisesRegex(
+                vae_tf.UserError, r"images: expected numbers.*vae_tf\.infer"
+            ):
+                call(self.images)
+        for call in (self.vae.fit, self.vae.evaluate):
+            with self.assertRaisesRegex(
+                vae_tf.UserError, r"data: expected dicts .*numbered=True"
+            ):
+                call(self.images, verbose=0)
+
+    def test_refuses_what_needs_an_encoder(self):
+        prior = vae_tf.VampPrior(D, num_components=3)
+        for name, changes in (
+            ("prior", {"prior": prior}),
+            ("train_variables", {"train_variables": "inference"}),
+        ):
+            with self.assertRaisesRegex(vae_tf.UserError, f"^{name}: expected"):
+                local_vae(**changes)
