@@ -57,7 +57,14 @@ HOUSE = {
         "errors_of_means",
         "importance",
     ],
-    "inference": ["table", "local_vae"],
+    "inference": [
+        "families",
+        "local",
+        "gaps",
+        "table",
+        "local_vae",
+        "held_out",
+    ],
     "pictures": ["latent_points", "figures", "snapshots", "gallery"],
     "runs": [
         "building",

@@ -23,7 +23,10 @@ PURPOSES = (
     "level",
     "decomposition",
     "bootstrap",
-    "held out",
+    "local",
+    "local bound",
+    "rows",
+    "held out rows",
 )
 SEED_BITS = 56
 

@@ -11,6 +11,8 @@ import numpy as np
 from vae_tf.config import SPLITS, Config
 from vae_tf.data.files import written_atomically
 from vae_tf.evaluation import exact, importance
+from vae_tf.inference import held_out
+from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.pictures.snapshots import neighbour_accuracy
 from vae_tf.runs import report
 from vae_tf.runs.directory import (
@@ -32,7 +34,8 @@ def evaluate_run(
     data_dir: str | None = None,
     method: str = "importance",
 ) -> dict[str, Any]:
-    """Measures a run's best model on a split, and writes into the run
+    """Measures a run's best model on a split (without an encoder, by posteriors
+    inferred for its images, `held_out.evaluate`), and writes into the run
     `evaluation-<split>.json` and, image by image, `evaluation-<split>.npz`; its
     report, where it has one, then shows the figures.
 
@@ -58,7 +61,7 @@ def evaluate_run(
     Raises:
       UserError: there is no such run, split or method, the run is damaged, its
         data is out of reach or has changed, or quadrature is asked of more than
-        two latent dimensions.
+        two latent dimensions, or of a model without an encoder.
     """
     if split not in SPLITS:
         raise UserError(
@@ -75,6 +78,12 @@ def evaluate_run(
             f"{num_examples!r}."
         )
     vae, config = load(run_dir), Config.load(run_dir)
+    if isinstance(vae, LocalVAE) and method != "importance":
+        raise UserError(
+            "--method: expected importance of a run with --inference "
+            "mean_field, whose q(z|x) of new images are inferred one by one, "
+            f"received {method!r}."
+        )
     require_writable(run_dir)
     data = load_data_of_run(run_dir, data_dir)
     dataset = data.in_order(split, importance.BATCH_SIZE, num_examples)
@@ -82,9 +91,15 @@ def evaluate_run(
     found: exact.Exact | None = None
     if method == "quadrature":
         found = exact.evaluate(vae, dataset, verbose=verbose)
-    estimates = importance.evaluate(
-        vae, dataset, num_importance_samples, seed, verbose=verbose
-    )
+    z = None
+    if isinstance(vae, LocalVAE):
+        estimates, z = held_out.evaluate(
+            vae, dataset, num_importance_samples, seed, verbose=verbose
+        )
+    else:
+        estimates = importance.evaluate(
+            vae, dataset, num_importance_samples, seed, verbose=verbose
+        )
     summary = importance.summary(estimates, num_importance_samples)
     arrays = estimates._asdict()
     if found is not None:
@@ -96,6 +111,7 @@ def evaluate_run(
         "binarization": data.binarization,
         "dequantization": data.dequantization,
         "split": split,
+        "inference": config.inference,
         "likelihood": config.likelihood,
         "method": method,
         **summary,
@@ -104,12 +120,13 @@ def evaluate_run(
     }
     labels = data.labels(split)
     if labels is not None:
-        z = np.concatenate(
-            [
-                vae.encoder(images).sample(seed=[seed, number])
-                for number, images in enumerate(dataset)
-            ]
-        )
+        if z is None:
+            z = np.concatenate(
+                [
+                    vae.encoder(images).sample(seed=[seed, number])
+                    for number, images in enumerate(dataset)
+                ]
+            )
         result["knn_accuracy"] = neighbour_accuracy(z, labels[: len(z)])
     path = pathlib.Path(run_dir) / f"evaluation-{split}.npz"
     with written_atomically(path) as temporary:
