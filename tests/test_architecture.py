@@ -50,22 +50,38 @@ HOUSE = {
     "evaluation": [
         "compiled",
         "linear_gaussian",
+        "linear_probe",
         "exact",
         "aggregate_posterior",
         "decomposition",
         "pareto",
         "errors_of_means",
+        "moments",
+        "estimates",
+        "growth",
         "importance",
+        "hamiltonian",
+        "annealing",
+        "annealed",
+        "comparison",
     ],
     "inference": [
         "families",
+        "ascent",
+        "weights",
         "local",
         "gaps",
         "table",
         "local_vae",
         "held_out",
     ],
-    "pictures": ["latent_points", "figures", "snapshots", "gallery"],
+    "pictures": [
+        "latent_points",
+        "figures",
+        "measures",
+        "snapshots",
+        "gallery",
+    ],
     "runs": [
         "building",
         "directory",
@@ -73,6 +89,7 @@ HOUSE = {
         "callbacks",
         "report",
         "measurement",
+        "comparing",
         "training",
     ],
     "serving": [
@@ -224,3 +241,15 @@ class ArchitectureTest(tf.test.TestCase):
             names |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
             self.assertEmpty(names & rivals, module)
             importlib.import_module(f"vae_tf.{module}")
+
+    def test_no_mark_of_a_test_is_lost(self):
+        # Parameters make new tests of what is below them, and not of a mark
+        # above: what is marked slow would not be.
+        for path in pathlib.Path(__file__).parent.rglob("test_*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                marked = False
+                for decorator in getattr(node, "decorator_list", ()):
+                    words = ast.unparse(decorator)
+                    lost = marked and words.startswith("parameterized.")
+                    self.assertFalse(lost, f"{path}: {node.name}")
+                    marked |= words.startswith("pytest.mark.")

@@ -52,6 +52,14 @@ class CommandLineTest(parameterized.TestCase, tf.test.TestCase):
             },
         )
 
+    def test_several_values_may_be_typed_as_words(self):
+        given = {}
+        words = ("--hidden_units", "64", "32", "16,8", "--latent_dim", "3")
+        code, _, err = run(*words, action=given.update)
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(given["hidden_units"], (64, 32, 16, 8))
+        self.assertEqual(given["latent_dim"], 3)
+
     @parameterized.named_parameters(
         ("value", ["--latent_dim=0"], "--latent_dim: expected an .*received 0"),
         ("word", ["--epochs=ten"], "--epochs: expected .* received 'ten'"),
@@ -65,6 +73,8 @@ class CommandLineTest(parameterized.TestCase, tf.test.TestCase):
         ("bool", ["--resume=maybe"], "resume"),
         ("no_value", ["--epochs"], "Missing value for flag --epochs"),
         ("stray", ["mnist"], "expected flags only .* received 'mnist'"),
+        ("second", ["--latent_dim", "3", "4"], "flags only .* received '4'"),
+        ("words", ["--hidden_units", "4", "x"], "--hidden_units: .*'4,x'"),
     )
     def test_a_mistake_is_one_line(self, arguments, message):
         code, out, err = run(*arguments)

@@ -2,6 +2,7 @@ import math
 
 import keras
 import numpy as np
+import pytest
 import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
@@ -231,17 +232,30 @@ def gradients(vae, images, objective, estimator, seed, count=20):
     return [np.stack([pair[part] for pair in pairs]) for part in (0, 1)]
 
 
+STL = objectives.ELBO(), "stl"
+WEIGHTED_STL = objectives.ELBO(beta=2.5), "stl"
+DREG = objectives.IWAE(3), "dreg"
+
+
 class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ("standard_normal", STL, "full_covariance"),
+        ("mixture", WEIGHTED_STL, "mean_field"),
+        ("vamp", DREG, "mean_field"),
+    )
+    def test_has_the_mean_of_the_plain_one(self, *choices):
+        self.assert_has_the_mean_of_the_plain_one(*choices)
+
     @parameterized.product(
         prior=("standard_normal", "mixture", "vamp"),
-        objective_and_estimator=(
-            (objectives.ELBO(), "stl"),
-            (objectives.ELBO(beta=2.5), "stl"),
-            (objectives.IWAE(3), "dreg"),
-        ),
+        objective_and_estimator=(STL, WEIGHTED_STL, DREG),
         posterior=("mean_field", "full_covariance"),
     )
-    def test_has_the_mean_of_the_plain_one(
+    @pytest.mark.slow
+    def test_has_that_mean_whatever_the_choices(self, **choices):
+        self.assert_has_the_mean_of_the_plain_one(**choices)
+
+    def assert_has_the_mean_of_the_plain_one(
         self, prior, objective_and_estimator, posterior
     ):
         objective, estimator = objective_and_estimator
@@ -256,13 +270,20 @@ class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
             # The bound on the error is far below what is compared.
             self.assertLess(error.max(), 0.1 * np.abs(a.mean(0)).max())
 
-    @parameterized.parameters("standard_normal", "mixture", "vamp")
-    def test_dreg_has_less_variance_for_the_encoder(self, prior):
+    def test_dreg_has_less_variance_for_the_encoder(self):
+        self.assert_dreg_has_less_variance("standard_normal")
+
+    @parameterized.parameters("mixture", "vamp")
+    @pytest.mark.slow
+    def test_dreg_has_less_variance_under_another_prior(self, prior):
+        self.assert_dreg_has_less_variance(prior)
+
+    def assert_dreg_has_less_variance(self, prior):
         # Of a model that has learned a little: where the weights are wild, as
         # at first, neither has a variance to speak of.
         objective, images = objectives.IWAE(50), random_bits(4)
         vae = small_vae(prior=prior, objective=objective)
-        vae.compile(keras.optimizers.Adam(1e-2))
+        vae.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
         vae.fit(np.repeat(images, 3000, 0), batch_size=40, verbose=0)
         plain, _ = gradients(vae, images, objective, "plain", 1, 100)
         dreg, _ = gradients(vae, images, objective, "dreg", 1, 100)
@@ -465,8 +486,8 @@ class ObjectiveTest(parameterized.TestCase, tf.test.TestCase):
         bound = objectives.importance_weighted_bound(draws.log_weights)
         self.assertAllClose(bound, sampled[0], 1e-6, 1e-6)
         # And the ELBO in expectation.
-        draws = self.draws(40_000, prior=prior)
-        error = 5 * np.std(draws.log_weights, 0) / 200
+        draws = self.draws(10_000, prior=prior)
+        error = 5 * np.std(draws.log_weights, 0) / 100
         elbo = objectives.elbo(draws).elbo
         difference = np.abs(np.mean(draws.log_weights, 0) - elbo)
         self.assertAllGreater(error + 1e-4 - difference, 0)

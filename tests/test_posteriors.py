@@ -160,7 +160,7 @@ class IAFTest(parameterized.TestCase, tf.test.TestCase):
         head, features = self.flow(dim, 2, units, batch=1)
         noise = tf.random.stateless_normal((1, dim), seed=[0, 3])
         for reverse, made in zip((False, True), head.steps):
-            step = posteriors._AutoregressiveStep(made, features)
+            step = posteriors.AutoregressiveStep(made.given(features))
             with tf.GradientTape() as tape:
                 tape.watch(noise)
                 y = step.forward(noise)

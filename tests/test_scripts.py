@@ -27,6 +27,10 @@ COMMANDS = {
 }
 
 
+# A run of which nothing is drawn.
+SMALL = ("--hidden_units=8", "--figures_every=0", "--notensorboard")
+
+
 class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
     def setUp(self):
         super().setUp()
@@ -83,14 +87,12 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_train_evaluate_export(self):
         train = ("--dataset", "digits", "--epochs", "2", "--latent_dim", "2")
-        result = self.run_script("train.py", *train)
+        result = self.run_script("train.py", *train, *SMALL)
         self.assertEqual(result.returncode, 0, result.stderr)
         last = result.stdout.strip().splitlines()[-1]
         self.assertStartsWith(last, "Best validation ELBO -")
 
-        result = self.run_script(
-            "evaluate.py", "--num_importance_samples", "10"
-        )
+        result = self.run_here("evaluate.py", "--num_importance_samples", "10")
         self.assertEqual(result.returncode, 0, result.stderr)
         measured = json.loads(
             (self.directory / "runs/latest/evaluation-test.json").read_text()
@@ -101,8 +103,14 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         result = self.run_here("evaluate.py", *one)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"\nstandard_error +None\n")
+        runs = ("runs/latest", os.path.realpath(self.directory / "runs/latest"))
+        for typed in ([",".join(runs)], runs):
+            result = self.run_here("evaluate.py", "--compare", *typed)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertLen(result.stdout.strip().splitlines(), 6)
+            self.assertIn("Ranked by ELBO.", result.stdout)
 
-        result = self.run_script("export.py")
+        result = self.run_here("export.py")
         self.assertEqual(result.returncode, 0, result.stderr)
         bundle = self.directory / "saved_models/vae/1"
         self.assertTrue((bundle / "saved_model.pb").is_file())
@@ -127,10 +135,8 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             self.skipTest("MNIST can be downloaded here")
         empty = self.create_tempdir().full_path
         began = time.monotonic()
-        small = ("--hidden_units=8", "--figures_every=0", "--notensorboard")
-        result = self.run_script(
-            "train.py", "--epochs=1", *small, TFDS_DATA_DIR=empty
-        )
+        with mock.patch.dict(os.environ, TFDS_DATA_DIR=empty):
+            result = self.run_here("train.py", "--epochs=1", *SMALL)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stderr, "WARNING: no --dataset .* 8x8 digits")
         self.assertLess(time.monotonic() - began, 120)
@@ -148,6 +154,13 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         ("dataset", "train.py", ["--dataset=mnits"], "--dataset: .*'mnits'"),
         ("evaluate", "evaluate.py", [], "--run_dir: .*'runs/latest'"),
         ("split", "evaluate.py", ["--split=dev"], "--split: expected one of"),
+        ("compare", "evaluate.py", ["--compare", "a", "b"], "--compare: .*'a'"),
+        (
+            "beside",
+            "evaluate.py",
+            ["--compare", "a", "b", "--seed=1"],
+            "--seed: expected none beside --compare, .* received 1",
+        ),
         ("export", "export.py", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("report", "report", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("flag", "export.py", ["--typo"], "Unknown command line flag 'typo'"),

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 from unittest import mock
 
@@ -25,6 +26,28 @@ class SettingsTest(tf.test.TestCase):
             UserError, "network: expected one of mlp, "
         ):
             settings.choose("network", "lstm", family)
+
+
+@dataclasses.dataclass(frozen=True)
+class Several(settings.Settings):
+    sizes: tuple[int, ...] = settings.setting((3,), "sizes", minimum=1)
+    names: tuple[str, ...] | None = settings.setting(None, "names")
+
+
+class SeveralTest(tf.test.TestCase):
+    def test_values_are_of_the_type_declared(self):
+        self.assertEqual(Several(names=["a", "b"]).names, ("a", "b"))
+        sizes, names = dataclasses.fields(Several)
+        self.assertEqual(settings.parsed(sizes, "3,4"), (3, 4))
+        self.assertEqual(settings.parsed(names, "3,b"), ("3", "b"))
+        for given, message in (
+            ({"names": (3,)}, "--names: expected strings separated by commas,"),
+            ({"names": ()}, "--names: expected strings .* received \\(\\)"),
+            ({"names": "a"}, "--names: expected strings .* received 'a'"),
+            ({"sizes": ("3",)}, "--sizes: expected integers .*, each >= 1"),
+        ):
+            with self.assertRaisesRegex(UserError, message):
+                Several(**given)
 
 
 class Inherits(posteriors.MeanField):

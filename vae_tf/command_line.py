@@ -67,13 +67,30 @@ def _flags(settings: type[Settings], script: str) -> flags.FlagValues:
     return values
 
 
+def _gathered(settings: type[Settings], argv: list[str]) -> list[str]:
+    """`--name a b` as `--name a,b`, where a setting takes several values."""
+    several = {
+        f"--{field.name}"
+        for field in dataclasses.fields(settings)
+        if kind(field)[0] is tuple
+    }
+    gathered: list[str] = []
+    for argument in argv:
+        flag = gathered[-2] if len(gathered) > 1 else ""
+        if flag in several and not argument.startswith("-"):
+            gathered[-1] += f",{argument}"
+        else:
+            gathered.append(argument)
+    return gathered
+
+
 def _given(
     settings: type[Settings], argv: list[str], about: str
 ) -> dict[str, Any] | None:
     """The settings named in `argv`; None if help was asked for."""
     values = _flags(settings, os.path.basename(argv[0]))
     try:
-        stray = values(argv)[1:]
+        stray = values(_gathered(settings, argv))[1:]
     except flags.Error as error:
         # A field's own message is whole; absl's prefix ("flag --x=y: ") would
         # say it twice.

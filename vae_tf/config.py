@@ -309,6 +309,14 @@ class Config(Settings):
             ) from None
 
 
+def require_split(split: str) -> None:
+    """Raises UserError unless images have a split of this name."""
+    if split not in SPLITS:
+        raise UserError(
+            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
+        )
+
+
 def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:
     """What `config.json` of a run says: its settings, and `data` and `versions`
     beside them.

@@ -24,7 +24,10 @@ PURPOSES = (
     "decomposition",
     "bootstrap",
     "local",
+    "local start",
     "local bound",
+    "annealing",
+    "acceptance",
     "rows",
     "held out rows",
 )

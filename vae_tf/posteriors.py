@@ -13,6 +13,7 @@ from tensorflow_probability import distributions as tfd
 
 MIN_SCALE = 1e-4  # keeps log q(z|x) and its gradient finite
 UNIT_SOFTPLUS = 0.5413249  # where softplus is 1, the scale of the prior
+OPEN = 2.0  # what gates start at, before the sigmoid
 MOMENT_DRAWS = 64  # of the moments that have no closed form
 
 
@@ -25,11 +26,8 @@ def _small() -> keras.initializers.Initializer:
 
 
 class Posterior(keras.layers.Layer):
-    """Base of the families: parameters are a linear map of the features.
-
-    Args:
-      latent_dim: D.
-      num_parameters: outputs of the linear map.
+    """Base of the families: parameters are a linear map of the features to
+    `num_parameters` of them.
     """
 
     factorizes = False  # whether q(z|x) = prod_d q(z_d|x)
@@ -212,9 +210,11 @@ class IAF(Posterior):
         base = tfd.MultivariateNormalDiag(
             tf.zeros_like(loc), tf.ones(self.latent_dim)
         )
-        steps = [_AutoregressiveStep(made, features) for made in self.steps]
+        steps = [
+            AutoregressiveStep(made.given(features)) for made in self.steps
+        ]
         first = [tfb.Shift(loc), tfb.Scale(_positive(raw_scale))]
-        return _Flow(base, tfb.Chain(steps[::-1] + first))
+        return Flow(base, tfb.Chain(steps[::-1] + first))
 
     def get_config(self):
         return super().get_config() | {
@@ -229,7 +229,7 @@ class IAF(Posterior):
         return cls(**{"context_to_outputs": False} | config)
 
 
-class _Flow(tfd.TransformedDistribution):
+class Flow(tfd.TransformedDistribution):
     """A transformed distribution with moments: averages over fixed draws of the
     noise, in pairs of opposite sign, so that equal images have equal moments.
     """
@@ -254,19 +254,16 @@ class _Flow(tfd.TransformedDistribution):
     def _variance(self):
         return tf.math.reduce_variance(self._fixed_draws(), axis=0)
 
-    def _stddev(self):
-        return tf.sqrt(self._variance())
 
-
-class _AutoregressiveStep(tfb.Bijector):
+class AutoregressiveStep(tfb.Bijector):
     """y = gate * x + (1 - gate) * shift with gate = sigmoid(.) in (0, 1), both
-    from a MADE of x and the context: its Jacobian is triangular, with the gates
+    `autoregressive` functions of x: its Jacobian is triangular, with the gates
     on the diagonal.
     """
 
-    def __init__(self, made, context):
+    def __init__(self, layers):
         parameters = dict(locals())
-        self.made, self.context = made, context
+        self.layers = layers
         super().__init__(
             forward_min_event_ndims=1,
             dtype=tf.float32,
@@ -275,31 +272,29 @@ class _AutoregressiveStep(tfb.Bijector):
         )
 
     def _forward(self, x):
-        shift, raw_gate = self.made(x, self.context)
+        shift, raw_gate = autoregressive(x, self.layers)
         gate = tf.sigmoid(raw_gate)
         return gate * x + (1 - gate) * shift
 
     def _forward_log_det_jacobian(self, x):
-        _, raw_gate = self.made(x, self.context)
+        _, raw_gate = autoregressive(x, self.layers)
         return tf.reduce_sum(tf.math.log_sigmoid(raw_gate), axis=-1)
 
     def _inverse(self, y):
         # The dimension that comes first is right after one pass, the second
         # after two, and so on.
         def solve(step, x):
-            shift, raw_gate = self.made(x, self.context)
+            shift, raw_gate = autoregressive(x, self.layers)
             gate = tf.sigmoid(raw_gate)
             x = (y - (1 - gate) * shift) / gate
             return step + 1, x
 
+        dim, outputs = y.shape[-1], self.layers[-1][1]
         shape = tf.broadcast_dynamic_shape(
-            tf.shape(y),
-            tf.concat([tf.shape(self.context)[:-1], [self.made.dim]], 0),
+            tf.shape(y), tf.shape(outputs[..., :dim])
         )
         _, x = tf.while_loop(
-            lambda step, _: step < self.made.dim,
-            solve,
-            (0, tf.broadcast_to(y, shape)),
+            lambda step, _: step < dim, solve, (0, tf.broadcast_to(y, shape))
         )
         return x
 
@@ -307,14 +302,11 @@ class _AutoregressiveStep(tfb.Bijector):
         return -self._forward_log_det_jacobian(self._inverse(y))
 
 
-@keras.saving.register_keras_serializable("vae_tf")
 class MADE(keras.layers.Layer):
     """Masked autoencoder: outputs for dimension d that depend on the inputs
     before d only, and on a context.
 
-    Germain et al. 2015, arXiv:1502.03509. A hidden unit of degree m sees the
-    inputs whose degree is at most m, and is seen by the outputs of higher
-    degree.
+    Germain et al. 2015, arXiv:1502.03509.
 
     Args:
       dim: D.
@@ -346,17 +338,17 @@ class MADE(keras.layers.Layer):
         self.context_to_outputs = context_to_outputs
 
     def build(self, x_shape, context_shape):
-        degrees = np.arange(1, self.dim + 1)
-        inputs = degrees[::-1] if self.reverse else degrees
-        self.masks, self.kernels, self.biases = [], [], []
-        before = inputs
-        for number, units in enumerate(self.hidden_units):
-            # Degrees 1 .. D - 1 in turn: of degree D there is nothing to feed.
-            after = np.arange(units) % (self.dim - 1) + 1
-            self._add_layer(number, before[:, None] <= after[None], "he_normal")
-            before = after
-        outputs = np.tile(before[:, None] < inputs[None], 2)
-        self._add_layer(len(self.hidden_units), outputs, _small())
+        self.masks = masks(self.dim, self.hidden_units, self.reverse)
+        self.kernels, self.biases = [], []
+        for number, mask in enumerate(self.masks):
+            last = number == len(self.hidden_units)
+            first = _small() if last else "he_normal"
+            self.kernels.append(
+                self.add_weight(mask.shape, first, name=f"kernel_{number}")
+            )
+            self.biases.append(
+                self.add_weight(mask.shape[1:], "zeros", name=f"bias_{number}")
+            )
         self.context_map = keras.layers.Dense(
             self.hidden_units[0], use_bias=False, dtype=self.dtype_policy
         )
@@ -371,42 +363,53 @@ class MADE(keras.layers.Layer):
             self.output_map.build(context_shape)
         super().build(x_shape)
 
-    def _add_layer(self, number, mask, initializer):
-        self.masks.append(mask.astype(np.float32))
-        self.kernels.append(
-            self.add_weight(
-                shape=mask.shape,
-                initializer=initializer,
-                name=f"kernel_{number}",
-            )
-        )
-        self.biases.append(
-            self.add_weight(
-                shape=mask.shape[1:], initializer="zeros", name=f"bias_{number}"
-            )
-        )
+    def given(self, context) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Kernel `[in, out]` and bias `[B, out]` of each layer."""
+        kernels = [
+            kernel * mask
+            for kernel, mask in zip(self.kernels, self.masks, strict=True)
+        ]
+        biases = [tf.convert_to_tensor(bias) for bias in self.biases]
+        biases[0] += self.context_map(context)
+        if self.context_to_outputs:
+            biases[-1] += self.output_map(context)
+        return list(zip(kernels, biases, strict=True))
 
     def call(self, x, context):
-        hidden, last = x, len(self.hidden_units)
-        for number, mask in enumerate(self.masks):
-            kernel = self.kernels[number] * mask
-            hidden = tf.tensordot(hidden, kernel, 1) + self.biases[number]
-            if number == 0:
-                hidden += self.context_map(context)
-            if number < last:
-                hidden = tf.nn.elu(hidden)
-        if self.context_to_outputs:
-            hidden += self.output_map(context)
-        shift, raw_gate = tf.split(hidden, 2, axis=-1)
-        return shift, raw_gate + 2.0
+        return autoregressive(x, self.given(context))
 
-    def get_config(self):
-        return super().get_config() | {
-            "dim": self.dim,
-            "hidden_units": self.hidden_units,
-            "reverse": self.reverse,
-            "context_to_outputs": self.context_to_outputs,
-        }
+
+def masks(
+    dim: int, hidden_units: tuple[int, ...], reverse: bool
+) -> list[np.ndarray]:
+    """1 where a kernel of a MADE's layers may differ from 0, else 0: a hidden
+    unit of degree m sees the inputs whose degree is at most m, and is seen by
+    the outputs of higher degree.
+    """
+    degrees = np.arange(1, dim + 1)
+    before = inputs = degrees[::-1] if reverse else degrees
+    found = []
+    for units in hidden_units:
+        # Degrees 1 .. D - 1 in turn: of degree D there is nothing to feed.
+        after = np.arange(units) % (dim - 1) + 1
+        found.append(before[:, None] <= after[None])
+        before = after
+    found.append(np.tile(before[:, None] < inputs[None], 2))
+    return [mask.astype(np.float32) for mask in found]
+
+
+def autoregressive(x: tf.Tensor, layers: list) -> tuple[tf.Tensor, tf.Tensor]:
+    """Shift and raw gate `[..., B, D]` of x `[..., B, D]`, from masked kernels
+    `[in, out]`, or one for each row, `[B, in, out]`, and biases `[B, out]`.
+    """
+    for number, (kernel, bias) in enumerate(layers):
+        x = tf.nn.elu(x) if number else x
+        if kernel.shape.rank == 2:
+            x = tf.tensordot(x, kernel, 1) + bias
+        else:
+            x = tf.einsum("...bi,bio->...bo", x, kernel) + bias
+    shift, raw_gate = tf.split(x, 2, axis=-1)
+    return shift, raw_gate + OPEN
 
 
 POSTERIORS = {

@@ -79,11 +79,21 @@ def kind(field: dataclasses.Field) -> tuple[type[Any], bool]:
     """`(type, may be None)` of a field annotated `int`, `str | None`,
     `tuple[int, ...]` and the like.
     """
-    type_: Any = field.type
-    optional = False
-    if isinstance(type_, types.UnionType):
-        type_, optional = typing.get_args(type_)[0], True
+    type_, optional = _declared(field)
     return typing.get_origin(type_) or type_, optional
+
+
+def _declared(field: dataclasses.Field) -> tuple[Any, bool]:
+    """`(annotation less its None, may be None)`."""
+    if isinstance(field.type, types.UnionType):
+        return typing.get_args(field.type)[0], True
+    return field.type, False
+
+
+def _single(field: dataclasses.Field) -> type[Any]:
+    """The type of a value, or of each of a tuple's."""
+    type_, _ = _declared(field)
+    return (typing.get_args(type_) or (type_,))[0]
 
 
 def expected(field: dataclasses.Field) -> str:
@@ -95,8 +105,9 @@ def expected(field: dataclasses.Field) -> str:
         int: "an integer",
         float: "a finite number",
         str: "a string",
-        tuple: "integers separated by commas, each",
-    }[kind(field)[0]]
+        tuple[int, ...]: "integers separated by commas, each",
+        tuple[str, ...]: "strings separated by commas",
+    }[_declared(field)[0]]
     if "minimum" in field.metadata:
         words += f" >= {field.metadata['minimum']}"
     if "maximum" in field.metadata:
@@ -121,13 +132,13 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     if type_ is tuple and isinstance(value, list):
         value = tuple(value)
     parts = value if type_ is tuple and isinstance(value, tuple) else (value,)
-    number = int if type_ is tuple else type_
+    single = _single(field)
     limits = field.metadata
     if (
         not isinstance(value, type_)
         or not parts
-        or any(type(part) is not number for part in parts)
-        or (number is float and not math.isfinite(value))
+        or any(type(part) is not single for part in parts)
+        or (single is float and not math.isfinite(value))
         or ("choices" in limits and value not in limits["choices"])
         or ("minimum" in limits and min(parts) < limits["minimum"])
         or ("maximum" in limits and max(parts) > limits["maximum"])
@@ -146,7 +157,7 @@ def parsed(field: dataclasses.Field, text: str) -> Any:
     type_, _ = kind(field)
     try:
         if type_ is tuple:
-            value = tuple(int(part) for part in text.split(","))
+            value = tuple(map(_single(field), text.split(",")))
         else:
             value = type_(text)
     except ValueError:

@@ -261,11 +261,20 @@ class VAE(Fed):
         """Draws from p(x) `[num_samples, H, W, C]`, by ancestral sampling: z ~
         p(z), then x ~ p(x|z).
         """
+        _, images = self.sample_joint(num_samples, seed)
+        return images
+
+    def sample_joint(
+        self, num_samples: int, seed: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The draws of `sample`, each after the z `[num_samples, D]` that it
+        was drawn from: z is a draw from p(z|x).
+        """
         z_seed, x_seed = (
             for_tfp(key(purpose, seed)) for purpose in ("latent", "image")
         )
         z = self.prior_distribution().sample(num_samples, seed=z_seed)
-        return self.decoder(z).sample(seed=x_seed)
+        return z, self.decoder(z).sample(seed=x_seed)
 
     def reconstruct(self, images) -> tf.Tensor:
         """The mean of p(x|z) at the mean of q(z|x): `[B, H, W, C]` in [0, 1],

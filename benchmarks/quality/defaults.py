@@ -10,9 +10,10 @@ import pathlib
 
 import numpy as np
 
-from benchmarks.shared.commands import measured, paired
+from benchmarks.shared.commands import measured
 from vae_tf import command_line
 from vae_tf.config import POSTERIORS, PRIORS
+from vae_tf.evaluation.comparison import paired
 from vae_tf.settings import Settings, setting
 
 TRAIN = "train.py --dataset binarized_mnist --latent_dim 40 --figures_every 0"

@@ -7,8 +7,9 @@ python -m benchmarks.quality.static_mnist
 import dataclasses
 import pathlib
 
-from benchmarks.shared.commands import measured, paired
+from benchmarks.shared.commands import measured
 from vae_tf import command_line
+from vae_tf.evaluation.comparison import paired
 from vae_tf.settings import Settings, setting
 
 # Body, optimizer, schedule, epochs and seed are the same in every row.

@@ -1,7 +1,6 @@
 """How a benchmark runs the project's own scripts: as their users do."""
 
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -39,11 +38,3 @@ def measured(
     found = json.loads((run_dir / "evaluation-test.json").read_text())
     with np.load(run_dir / "evaluation-test.npz") as file:
         return found, file["log_marginal_likelihood"]
-
-
-def paired(log_p: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:
-    """Mean gain over a baseline on the same images, and its standard error:
-    images differ far more from each other than models do.
-    """
-    gain = log_p - baseline
-    return gain.mean(), gain.std(ddof=1) / math.sqrt(len(gain))

@@ -6,7 +6,7 @@ from absl.testing import parameterized
 from scipy import special, stats
 
 from vae_tf.evaluation import errors_of_means
-from vae_tf.evaluation.errors_of_means import bootstrap, jackknife
+from vae_tf.evaluation.errors_of_means import averages, bootstrap, jackknife
 
 
 def of(log_weights, length):
@@ -111,3 +111,31 @@ class BootstrapTest(tf.test.TestCase):
     def test_values_that_are_equal_and_one_alone(self):
         self.assertAllClose(bootstrap(np.full(7, -90.0)), [-90, -90], 1e-12)
         self.assertIsNone(bootstrap(np.ones(1)))
+
+
+class AveragesTest(tf.test.TestCase):
+    def test_have_their_errors(self):
+        log_p = np.random.default_rng(0).standard_normal(50) - 90
+        found = averages(log_p, np.full(50, 0.04), np.full(50, -0.02))
+        expected = {
+            "num_examples": 50,
+            "log_marginal_likelihood": log_p.mean(),
+            "standard_error": stats.sem(log_p),
+            # That of a mean of independent estimates.
+            "monte_carlo_standard_error": 0.2 / 50**0.5,
+            "log_marginal_likelihood_interval": bootstrap(log_p),
+            "monte_carlo_bias": -0.02,
+        }
+        self.assertSameElements(found, expected)
+        for name, value in expected.items():
+            self.assertAllClose(found[name], value, 1e-9, msg=name)
+
+    def test_what_is_unknown_is_none(self):
+        unknown = np.full(1, np.nan)
+        found = averages(np.full(1, -90.0), unknown, unknown)
+        self.assertEqual(found.pop("num_examples"), 1)
+        self.assertEqual(found.pop("log_marginal_likelihood"), -90)
+        self.assertAllInSet([value is None for value in found.values()], [True])
+        self.assertIsNone(
+            averages(np.zeros(2), np.ones(2), None)["monte_carlo_bias"]
+        )

@@ -10,7 +10,7 @@ from tensorflow_probability import distributions as tfd
 
 import vae_tf
 from vae_tf import objectives
-from vae_tf.evaluation import importance, pareto
+from vae_tf.evaluation import estimates, growth, importance, pareto
 from vae_tf.evaluation.errors_of_means import bootstrap
 from vae_tf.evaluation.linear_gaussian import linear_gaussian
 from vae_tf.noise import key, standard_normal
@@ -56,7 +56,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         vae, images = small_vae(), random_bits(3)
         with (
             mock.patch.object(importance, "ROWS_AT_ONCE", 12),
-            mock.patch.object(importance, "EXACT", 17),
+            mock.patch.object(estimates, "EXACT", 17),
         ):
             found = importance.estimate(vae, images, num_samples, seed=1)
         at_once = min(num_samples, 4)
@@ -130,30 +130,6 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         claimed = math.sqrt(np.mean([f.variance[0] for f in found]))
         self.assertBetween(claimed / spread, 0.6, 1.6)
 
-    @parameterized.parameters(1, 7, 10)
-    def test_no_draw_beyond_k_counts(self, num_samples):
-        # Also in a KL divergence without a closed form, whatever the chunks.
-        vae, images = small_vae(prior="mixture"), random_bits(3)
-        noise = tf.random.stateless_normal((12, 3, 2), seed=[1, 2])
-        draws = vae.draws(images, noise[:num_samples])
-        moments = importance.importance_moments(
-            vae,
-            images,
-            num_samples,
-            4,
-            lambda chunk: noise[4 * chunk : 4 * chunk + 4],
-        )
-        reconstruction, kl, log_sum, _ = moments
-        self.assertAllClose(
-            kl, tf.reduce_mean(draws.log_q - draws.log_prior, 0), 1e-5
-        )
-        self.assertAllClose(
-            reconstruction, tf.reduce_mean(draws.log_likelihood, 0), 1e-5
-        )
-        self.assertAllClose(
-            log_sum, tf.reduce_logsumexp(draws.log_weights, 0), 1e-5
-        )
-
     @parameterized.parameters(50, 1000)
     def test_stated_intervals_cover_the_truth(self, num_samples):
         # In 200 repetitions, of each of 20 images and of their mean.
@@ -164,7 +140,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
             importance.estimate(vae, images, num_samples, seed)
             for seed in range(200)
         ]
-        lower, upper = np.swapaxes(list(map(importance.interval, found)), 0, 1)
+        lower, upper = np.swapaxes(list(map(estimates.interval, found)), 0, 1)
         covers = (lower <= truth) & (truth <= upper)
         self.assertBetween(covers.mean(), 0.93, 0.97)
         # One of 20 shares of 200 has a standard deviation of 0.015.
@@ -192,7 +168,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         bias = np.mean(log_p - exact_log_p(vae, images))
         self.assertBetween(np.mean([f.bias for f in found]) / bias, 0.5, 1.5)
         # The middle of the intervals is less biased than the estimate.
-        middle = np.mean([importance.interval(f) for f in found], axis=1)
+        middle = np.mean([estimates.interval(f) for f in found], axis=1)
         left = np.mean(middle) - np.mean(exact_log_p(vae, images))
         self.assertLess(abs(left), 0.6 * abs(bias))
 
@@ -270,6 +246,40 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(
             measured["elbo"], measured["reconstruction"] - measured["kl"]
         )
+
+    def test_the_bound_rises_from_the_elbo_to_log_p(self):
+        vae, images = small_vae(), random_bits(60)
+        found = importance.evaluate(vae, [images], 2000, seed=1)
+        measured = importance.summary(found, 2000)
+        curve = measured["importance_weighted_bound_by_samples"]
+        self.assertEqual(
+            list(curve),
+            "1 2 5 10 20 50 100 200 500 1000 2000".split(),
+        )
+        self.assertAllGreater(np.diff(list(curve.values())), 0)
+        self.assertAllClose(curve["1"], measured["elbo"], atol=0.02)
+        self.assertAllClose(
+            curve["2000"], measured["log_marginal_likelihood"], 1e-5
+        )
+        error = measured["importance_weighted_bound_by_samples_standard_error"]
+        self.assertAllClose(error["2000"], measured["standard_error"], 1e-4)
+
+    def test_summary_says_how_many_draws_a_tolerance_took(self):
+        vae, images = small_vae(), random_bits(8)
+        with mock.patch.multiple(growth, STRETCH=40, PLACES=8, MOST=400):
+            found = importance.evaluate(vae, [images], 40, 1, tolerance=0.1)
+        measured = importance.summary(found, 40, 0.1)
+        missed = np.sqrt(found.variance) >= 0.1
+        self.assertBetween(np.mean(missed), 0.1, 0.9, found.variance)
+        expected = {
+            "num_importance_samples": 400,
+            "median_num_importance_samples": np.median(found.num_samples),
+            "tolerance": 0.1,
+            "tolerance_not_reached": np.mean(missed),
+        }
+        self.assertEqual({k: measured[k] for k in expected}, expected)
+        curve = measured["importance_weighted_bound_by_samples"]
+        self.assertEqual(list(curve), "1 2 5 10 20 40".split())
 
     def test_an_error_that_one_draw_cannot_show_is_none(self):
         dataset = tf.data.Dataset.from_tensor_slices(random_bits(1)).batch(1)

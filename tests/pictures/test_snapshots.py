@@ -22,11 +22,11 @@ class SnapshotsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllClose(one.points, other.points)
         # Over seeds they have the posterior's mean and deviation.
         points = np.stack(
-            [snapshots.take(vae, HELD, 0, seed=s).points for s in range(100)]
+            [snapshots.take(vae, HELD, 0, seed=s).points for s in range(25)]
         )
         posterior = vae.encoder(HELD.images)
         errors = (points.mean(0) - posterior.mean()) / posterior.stddev()
-        self.assertBetween(np.std(errors) * 10, 0.9, 1.1)
+        self.assertBetween(np.std(errors) * 5, 0.9, 1.1)
         self.assertAllClose(
             np.mean(points.std(0, ddof=1) / posterior.stddev()), 1.0, 0.02
         )

@@ -10,6 +10,8 @@ from small import written
 import vae_tf
 from vae_tf.commands.evaluate import Evaluation
 from vae_tf.data import pipeline, sources
+from vae_tf.evaluation import growth
+from vae_tf.runs import measurement
 from vae_tf.runs.measurement import METHODS
 
 
@@ -50,6 +52,65 @@ class MeasurementTest(FinishedRun):
                 np.mean(file["pareto_k"] > 0.7), result["pareto_k_over_0.7"]
             )
             self.assertAllClose(file["bias"].mean(), result["monte_carlo_bias"])
+            self.assertAllEqual(file["num_samples"], [100] * 50)
+            self.assertAllClose(
+                dict(zip(file["bound_sizes"], file["bounds"].mean(0))),
+                {
+                    int(size): bound
+                    for size, bound in result[
+                        "importance_weighted_bound_by_samples"
+                    ].items()
+                },
+            )
+
+    def test_evaluate_run_says_what_the_elbo_is_made_of(self):
+        with mock.patch.object(measurement, "DECOMPOSED", 30):
+            result = vae_tf.evaluate_run(self.finished, "test", 100, 50)
+        found = result["decomposition"]
+        self.assertEqual(found["num_examples"], 30)
+        with np.load(self.finished / "evaluation-test.npz") as file:
+            self.assertAllClose(found["rate"], file["kl"][:30].mean(), 1e-5)
+        self.assertAllClose(found["rate"], sum(found["kl_per_dimension"]), 1e-4)
+        self.assertAllClose(
+            found["rate"],
+            found["mutual_information"] + found["marginal_kl"],
+            1e-6,
+        )
+        self.assertLess(found["mutual_information"], np.log(30))
+        nats = -result["log_marginal_likelihood"]
+        self.assertAllClose(result["bits_per_dimension"], nats / np.log(2) / 64)
+        for name in ("knn_accuracy", "linear_probe_accuracy"):
+            self.assertBetween(result[name], 0.0, 1.0)
+
+    def test_evaluate_run_to_a_tolerance(self):
+        fixed = vae_tf.evaluate_run(self.finished, "test", 100, 50)
+        with mock.patch.multiple(growth, STRETCH=100, MOST=1000):
+            result = vae_tf.evaluate_run(
+                self.finished, "test", 100, 50, tolerance=0.02
+            )
+        self.assertEqual(
+            result.keys() - fixed.keys(),
+            {
+                "median_num_importance_samples",
+                "tolerance",
+                "tolerance_not_reached",
+            },
+        )
+        with np.load(self.finished / "evaluation-test.npz") as file:
+            number, error = file["num_samples"], np.sqrt(file["variance"])
+        self.assertEqual(result["num_importance_samples"], number.max())
+        self.assertGreater(number.max(), number.min())
+        self.assertAllEqual(number[error >= 0.02], [1000] * sum(error >= 0.02))
+        self.assertLess(
+            result["monte_carlo_standard_error"],
+            fixed["monte_carlo_standard_error"],
+        )
+        # The same images, within both errors.
+        apart = (
+            result["log_marginal_likelihood"] - fixed["log_marginal_likelihood"]
+        )
+        apart += fixed["monte_carlo_bias"]
+        self.assertLess(abs(apart), 3.5 * fixed["monte_carlo_standard_error"])
 
     def test_evaluate_run_by_quadrature(self):
         result = vae_tf.evaluate_run(
@@ -105,6 +166,7 @@ class MeasurementTest(FinishedRun):
         for arguments, message in (
             ({"split": "dev"}, "--split: expected one of .* received 'dev'"),
             ({"method": "guess"}, "--method: expected .* received 'guess'"),
+            ({"tolerance": 0.0}, "tolerance: expected .* received 0.0"),
             ({"num_examples": 0}, "--num_examples: expected .* received 0"),
         ):
             with self.assertRaisesRegex(vae_tf.UserError, message):

@@ -1,5 +1,6 @@
 """Measures a trained run: ELBO and log p(x), importance-weighted or, in at most
-two latent dimensions, exact, in nats per image, with error bars.
+two latent dimensions, exact, in nats per image, with error bars. --compare
+ranks runs that were measured.
 
 python evaluate.py, or vae-evaluate where the package is installed
 """
@@ -9,7 +10,7 @@ from typing import Any
 
 from vae_tf import command_line
 from vae_tf.config import MAX_SEED, SPLITS
-from vae_tf.settings import Settings, setting
+from vae_tf.settings import Settings, UserError, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,13 @@ class Evaluation(Settings):
     split: str = setting("test", "images to measure on", choices=SPLITS)
     num_importance_samples: int = setting(
         1000, "K, draws of z for each image", minimum=1
+    )
+    tolerance: float | None = setting(
+        None,
+        "of log p(x), nats: K then doubles, image by image, from "
+        "num_importance_samples, until the Monte Carlo standard error is below "
+        "it or K is 128000",
+        above=0.0,
     )
     num_examples: int | None = setting(
         None, "the first so many images (unset: all)", minimum=1
@@ -31,18 +39,50 @@ class Evaluation(Settings):
         "how log p(x) is found; quadrature: latent_dim <= 2, and slower",
         choices=("importance", "quadrature"),
     )
+    compare: tuple[str, ...] | None = setting(
+        None,
+        "runs, measured on --split, to show side by side; nothing is measured",
+    )
 
 
 def evaluate(given: dict[str, Any]) -> None:
     settings = Evaluation(**given)
+    if settings.compare is not None:
+        _compare(settings.compare, settings.split, given)
+        return
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
-    result = vae_tf.evaluate_run(**dataclasses.asdict(settings))
+    measured = dataclasses.asdict(settings)
+    del measured["compare"]
+    show(vae_tf.evaluate_run(**measured))
+
+
+def show(result: dict[str, Any], indent: str = "") -> None:
+    """Prints a line for each value, those of a dict below its name."""
     for name, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            show(value, indent + "  ")
+            continue
         if isinstance(value, list):
-            value = " to ".join(f"{end:.3f}" for end in value)
+            between = " to " if name.endswith("interval") else " "
+            value = between.join(f"{number:.3f}" for number in value)
         number = isinstance(value, float)
-        print(f"{name:32}", f"{value:.3f}" if number else value)
+        print(f"{indent + name:36}", f"{value:.3f}" if number else value)
+
+
+def _compare(
+    run_dirs: tuple[str, ...], split: str, given: dict[str, Any]
+) -> None:
+    unused = sorted(given.keys() - {"compare", "split"})
+    if unused:
+        raise UserError(
+            f"--{unused[0]}: expected none beside --compare, which measures "
+            f"nothing, received {given[unused[0]]!r}."
+        )
+    from vae_tf.runs.comparing import compare  # Needs no TensorFlow at all.
+
+    print(compare(*run_dirs, split=split))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@ by leaving each weight out; a mean over images, by drawing them anew.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -89,3 +90,39 @@ def bootstrap(
     )
     lower, upper = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
+
+
+def averages(
+    log_p: np.ndarray, variance: np.ndarray, bias: np.ndarray | None
+) -> dict[str, Any]:
+    """Estimates of log p(x) over images, `[N]` each, with their errors.
+
+    Args:
+      log_p: the estimates, in nats.
+      variance, bias: of each, by the jackknife, NaN or None where unknown.
+
+    Returns:
+      A dict of `num_examples`; `log_marginal_likelihood`, in nats per image;
+      `standard_error` of it over images, None of one image;
+      `monte_carlo_standard_error`, of the estimator, and `monte_carlo_bias`, by
+      how much it is off on average, below 0, each None where one draw cannot
+      show it; `log_marginal_likelihood_interval`, [lower, upper], 95% by the
+      bootstrap over images, None of one image.
+    """
+    count = len(log_p)
+    interval = bootstrap(log_p)
+    known = not np.isnan(variance).any()
+    return {
+        "num_examples": count,
+        "log_marginal_likelihood": float(log_p.mean()),
+        "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
+        if count > 1
+        else None,
+        "monte_carlo_standard_error": float(np.sqrt(variance.sum()) / count)
+        if known
+        else None,
+        "log_marginal_likelihood_interval": interval and list(interval),
+        "monte_carlo_bias": float(bias.mean())
+        if known and bias is not None
+        else None,
+    }

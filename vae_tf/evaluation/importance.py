@@ -3,17 +3,17 @@ error bars.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_tf import objectives
-from vae_tf.evaluation import pareto
+from vae_tf.evaluation import growth, pareto
 from vae_tf.evaluation.compiled import compiled
-from vae_tf.evaluation.errors_of_means import bootstrap, jackknife
+from vae_tf.evaluation.errors_of_means import averages
+from vae_tf.evaluation.estimates import Estimates, kept, of_moments
+from vae_tf.evaluation.moments import Moments, bound_sizes, importance_moments
 from vae_tf.noise import key, standard_normal
 from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
@@ -21,21 +21,6 @@ from vae_tf.vae import VAE
 
 BATCH_SIZE = 128  # images at once
 ROWS_AT_ONCE = 2048  # latent draws decoded together, images times samples
-EXACT = 64  # the largest weights that the jackknife leaves out one by one
-INTERVAL = 1.959964  # standard errors, of 95% of a normal distribution
-
-
-class Estimates(NamedTuple):
-    """Per image, `[B]`, in nats where nothing else is said."""
-
-    elbo: np.ndarray
-    reconstruction: np.ndarray
-    kl: np.ndarray
-    log_marginal_likelihood: np.ndarray
-    variance: np.ndarray  # of the estimate of log p(x), nats squared
-    effective_sample_size: np.ndarray  # between 1 and K
-    bias: np.ndarray | None = None  # of the estimate of log p(x), about
-    pareto_k: np.ndarray | None = None  # k-hat of its weights, NaN if K < 25
 
 
 def evaluate(
@@ -44,110 +29,151 @@ def evaluate(
     num_importance_samples: int,
     seed: int,
     verbose: int = 0,
+    tolerance: float | None = None,
 ) -> Estimates:
     """`estimate` of every image of a dataset, in its order.
 
+    With a tolerance, images whose standard error of log p(x) is not below it
+    have more draws, until it is or K is at most 128,000 (`growth.grow`). To
+    stop where the error looks small favours draws that missed large weights:
+    log p(x) is then lower, and the stated errors smaller, than at a K that was
+    fixed before. Where the weights' tail is light that is less than the error
+    itself (a test holds it below the tolerance on a linear-Gaussian model);
+    where `pareto_k` is above 0.7, neither is to be trusted.
+
     Args:
       vae: a trained model.
-      dataset: batches of images `[B, H, W, C]`.
-      num_importance_samples: K.
+      dataset: batches of images `[B, H, W, C]`, the same at each pass.
+      num_importance_samples: K; with a tolerance, that of the beginning, at
+        which `bounds` are.
       seed: of the draws of z; the result is a function of it.
       verbose: 1 shows a progress bar.
+      tolerance: in nats, or None.
     """
     if len(dataset) == 0:
         raise UserError(NO_IMAGES)
+    _check(num_importance_samples)
+    length = kept(num_importance_samples)
+    if tolerance is not None:
+        growth.check(tolerance)
+        length = max(length, min(num_importance_samples, kept(growth.MOST)))
     batches: list[Estimates] = []
+    left: growth.Unfinished = {}
     bar = keras.utils.Progbar(
         len(dataset), verbose=verbose, stateful_metrics=["log p(x)"]
     )
     for images in dataset:
         first = sum(len(batch.elbo) for batch in batches)
-        batches.append(
-            estimate(vae, images, num_importance_samples, seed, first)
+        moments = _moments(
+            vae, images, num_importance_samples, seed, first, length
         )
+        batches.append(of_moments(moments, num_importance_samples))
+        if tolerance is not None:
+            left |= growth.unfinished(batches[-1], moments, tolerance, first)
         log_p = np.concatenate(
             [batch.log_marginal_likelihood for batch in batches]
         )
         bar.update(len(batches), [("log p(x)", log_p.mean())])
-    return Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+    estimates = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
+    if tolerance is not None:
+        for numbers, found in growth.grow(
+            vae, dataset, left, num_importance_samples, seed, tolerance, verbose
+        ):
+            for name, values in found._asdict().items():
+                if name != "bounds":
+                    getattr(estimates, name)[numbers] = values
+    return estimates
 
 
 def summary(
-    estimates: Estimates, num_importance_samples: int
+    estimates: Estimates,
+    num_importance_samples: int,
+    tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Averages over images, with their errors.
 
     Args:
       estimates: of any number of images.
-      num_importance_samples: K, with which they were made.
+      num_importance_samples, tolerance: with which `evaluate` made them.
 
     Returns:
-      A dict of `num_examples`; `elbo`, `reconstruction`, `kl` and
-      `log_marginal_likelihood`, in nats per image; `standard_error` of
-      log p(x) over images and `monte_carlo_standard_error` of the estimator at
-      this K, each None where one draw cannot show it; `num_importance_samples`;
-      the median `effective_sample_size`; `log_marginal_likelihood_interval`,
-      [lower, upper], 95% by the bootstrap over images, None of one image;
-      `monte_carlo_bias`, by how much the estimator at this K is off on average,
-      below 0, or None; and `pareto_k_over_0.7`, the share of images whose
+      A dict of `errors_of_means.averages`; `elbo`, `reconstruction` and `kl`,
+      in nats per image; `num_importance_samples`; the median
+      `effective_sample_size`; `pareto_k_over_0.7`, the share of images whose
       weights have so heavy a tail that their log p(x) and its error are not to
-      be trusted, None with K < 25.
+      be trusted, None with K < 25; and `importance_weighted_bound_by_samples`,
+      the mean of log(1/k sum_k w_k) over disjoint groups of k draws and over
+      images, by k, with its `_standard_error` over images or None: from k = 1,
+      the ELBO, on average higher the larger k (Burda et al. 2015, theorem 1),
+      to K.
+
+      With a tolerance, `num_importance_samples` is the largest K of any image,
+      and there are `median_num_importance_samples`, `tolerance` and
+      `tolerance_not_reached`, the share of images whose standard error is not
+      below it.
     """
-    count = len(estimates.elbo)
-    log_p = estimates.log_marginal_likelihood
-    bias, k, interval = estimates.bias, estimates.pareto_k, bootstrap(log_p)
-    several = num_importance_samples > 1
-    return {
-        "num_examples": count,
+    count, k = len(estimates.elbo), estimates.pareto_k
+    found: dict[str, Any] = {
+        **averages(
+            estimates.log_marginal_likelihood,
+            estimates.variance,
+            estimates.bias,
+        ),
         "elbo": float(estimates.elbo.mean()),
         "reconstruction": float(estimates.reconstruction.mean()),
         "kl": float(estimates.kl.mean()),
-        "log_marginal_likelihood": float(log_p.mean()),
-        "standard_error": float(log_p.std(ddof=1) / math.sqrt(count))
-        if count > 1
-        else None,
-        "monte_carlo_standard_error": float(
-            np.sqrt(estimates.variance.sum()) / count
-        )
-        if several
-        else None,
         "num_importance_samples": num_importance_samples,
         "effective_sample_size": float(
             np.median(estimates.effective_sample_size)
         ),
-        "log_marginal_likelihood_interval": interval and list(interval),
-        "monte_carlo_bias": float(bias.mean())
-        if several and bias is not None
-        else None,
         f"pareto_k_over_{pareto.UNRELIABLE}": float(
             np.mean(k > pareto.UNRELIABLE)
         )
         if k is not None and pareto.tail_length(num_importance_samples)
         else None,
     }
-
-
-def interval(estimates: Estimates) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of a 95% interval for log p(x) of each image, `[B]` each, in nats:
-    1.96 standard errors about the estimate less its bias. It holds where K is
-    large for the weights' tail (`pareto_k` well below 0.7).
-    """
-    middle = estimates.log_marginal_likelihood - estimates.bias
-    error = INTERVAL * np.sqrt(estimates.variance)
-    return middle - error, middle + error
+    if estimates.bounds is not None:
+        sizes = list(map(str, bound_sizes(num_importance_samples)))
+        mean = estimates.bounds.mean(0).tolist()
+        error = (
+            (estimates.bounds.std(0, ddof=1) / math.sqrt(count)).tolist()
+            if count > 1
+            else None
+        )
+        name = "importance_weighted_bound_by_samples"
+        found[name] = dict(zip(sizes, mean, strict=True))
+        found[f"{name}_standard_error"] = error and dict(
+            zip(sizes, error, strict=True)
+        )
+    if tolerance is not None and estimates.num_samples is not None:
+        reached = np.sqrt(estimates.variance) < tolerance
+        found |= {
+            "num_importance_samples": int(estimates.num_samples.max()),
+            "median_num_importance_samples": float(
+                np.median(estimates.num_samples)
+            ),
+            "tolerance": tolerance,
+            "tolerance_not_reached": float(np.mean(~reached)),
+        }
+    return found
 
 
 def log_marginal_likelihood(
-    vae: VAE, images, num_samples: int = 1000, seed: int = 0
+    vae: VAE,
+    images,
+    num_samples: int = 1000,
+    seed: int = 0,
+    tolerance: float | None = None,
 ) -> np.ndarray:
     """Importance-weighted estimate of log p(x) for each image, `[B]`, in nats;
-    see `estimate`.
+    see `estimate`, and `evaluate` for the tolerance.
 
     Raises:
-      UserError: `num_samples` is below 1, or the images are not what
-        `VAE.check_images` expects.
+      UserError: `num_samples` is below 1, the tolerance is not positive, or the
+        images are not what `VAE.check_images` expects.
     """
-    return estimate(vae, images, num_samples, seed).log_marginal_likelihood
+    found = evaluate(vae, [images], num_samples, seed, tolerance=tolerance)
+    return found.log_marginal_likelihood
 
 
 def estimate(
@@ -173,38 +199,40 @@ def estimate(
       first: number of the first image, which gives the batches of a dataset
         draws of their own.
     """
+    _check(num_samples)
+    moments = _moments(vae, images, num_samples, seed, first, kept(num_samples))
+    return of_moments(moments, num_samples)
+
+
+def _check(num_samples):
     if type(num_samples) is not int or num_samples < 1:
         raise UserError(
             f"num_samples: expected an integer >= 1, received {num_samples!r}."
         )
+
+
+def _moments(vae, images, num_samples, seed, first, length) -> Moments:
     images = vae.check_images(images)
     if images.shape[0] == 0:
         raise UserError(NO_IMAGES)
     at_once = min(num_samples, max(1, ROWS_AT_ONCE // images.shape[0]))
-    moments = compiled(vae, _seeded_moments)(
-        images, num_samples, at_once, tf.constant([seed, first], tf.int64)
-    )
-    reconstruction, kl, log_sum, log_sum_of_squares, largest = (
-        moment.numpy().T.astype(np.float64) for moment in moments
-    )  # [B] each, and [B, T]
-    variance, bias = jackknife(
-        largest, log_sum, log_sum_of_squares, num_samples
-    )
-    return Estimates(
-        elbo=reconstruction - kl,
-        reconstruction=reconstruction,
-        kl=kl,
-        log_marginal_likelihood=log_sum - math.log(num_samples),
-        variance=variance,
-        effective_sample_size=np.exp(2 * log_sum - log_sum_of_squares),
-        bias=bias,
-        pareto_k=pareto.shape(largest, num_samples),
+    return compiled(vae, _seeded_moments)(
+        images,
+        num_samples,
+        at_once,
+        tf.constant([seed, first], tf.int64),
+        length,
     )
 
 
 def _seeded_moments(
-    vae: VAE, images: tf.Tensor, num_samples: int, at_once: int, seed: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
+    vae: VAE,
+    images: tf.Tensor,
+    num_samples: int,
+    at_once: int,
+    seed: tf.Tensor,
+    length: int,
+) -> Moments:
     shape = (at_once, images.shape[0], vae.encoder.latent_dim)
 
     def noise(chunk):
@@ -212,108 +240,14 @@ def _seeded_moments(
         number = seed[1] * 2**32 + tf.cast(chunk, tf.int64)
         return standard_normal(shape, key("importance", seed[0], number))
 
-    length = min(num_samples, max(pareto.tail_length(num_samples) + 1, EXACT))
-    return _streamed(vae, images, num_samples, at_once, noise, length)
-
-
-def importance_moments(
-    vae: VAE,
-    images: tf.Tensor,
-    num_samples: int,
-    at_once: int,
-    noise: Callable[[tf.Tensor], tf.Tensor],
-) -> tuple[tf.Tensor, ...]:
-    """Mean reconstruction, KL, log sum_k w_k and log sum_k w_k^2, each `[B]`
-    and in nats, from K draws, a few at a time; see `estimate`.
-
-    Args:
-      vae: a model.
-      images: x `[B, H, W, C]`.
-      num_samples: K.
-      at_once: draws of a chunk.
-      noise: number of a chunk -> standard-normal epsilon `[at_once, B, D]`.
-    """
-    return _streamed(vae, images, num_samples, at_once, noise)[:4]
-
-
-def _streamed(
-    vae, images, num_samples, at_once, noise, length=0
-) -> tuple[tf.Tensor, ...]:
-    """`importance_moments`, and the `length` largest log weights `[length, B]`,
-    in descending order.
-    """
-    posterior, prior = vae.encoder(images), vae.prior_distribution()
-    exact_kl = objectives.exact_kl(posterior, prior)
-    # Sorted in when there are about as many as have been kept, which costs
-    # less than chunk by chunk.
-    rows = max(1, -(-length // at_once))
-    chunks = -(-num_samples // at_once)
-
-    def add(
-        chunk, reconstruction, kl, log_sum, log_sum_of_squares, largest, recent
-    ):
-        draws = objectives.draw(
-            posterior,
-            prior,
-            noise(chunk),
-            lambda z: vae.decoder(z).log_prob(images),
-        )  # each [at_once, B]
-        log_weights = draws.log_weights
-        # The last chunk may reach past K; what lies past it has weight 0.
-        counts = (chunk * at_once + tf.range(at_once) < num_samples)[
-            :, tf.newaxis
-        ]
-        log_weights = tf.where(counts, log_weights, -math.inf)
-
-        def average(logarithms):
-            total = tf.reduce_sum(tf.where(counts, logarithms, 0.0), axis=0)
-            return total / num_samples
-
-        if exact_kl is None:
-            kl += average(draws.log_q - draws.log_prior)
-        if length:
-            row = chunk % rows
-            recent = tf.tensor_scatter_nd_update(recent, [[row]], [log_weights])
-            largest, recent = tf.cond(
-                (row == rows - 1) | (chunk == chunks - 1),
-                lambda: _merged(largest, recent),
-                lambda: (largest, recent),
-            )
-        return (
-            chunk + 1,
-            reconstruction + average(draws.log_likelihood),
-            kl,
-            tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
-            tf.reduce_logsumexp(
-                tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0
-            ),
-            largest,
-            recent,
-        )
-
-    batch = images.shape[0] if length else tf.shape(images)[0]
-    none, empty = tf.zeros(batch), tf.fill([batch], -math.inf)
-    result = tf.while_loop(
-        lambda chunk, *_: chunk < chunks,
-        add,
-        (
-            tf.constant(0),
-            none,
-            none if exact_kl is None else exact_kl,
-            empty,
-            empty,
-            tf.fill([length, batch], -math.inf),
-            tf.fill([rows if length else 0, at_once, batch], -math.inf),
-        ),
+    return importance_moments(
+        vae,
+        images,
+        vae.encoder(images),
+        vae.prior_distribution(),
+        num_samples,
+        at_once,
+        noise,
+        length,
+        bound_sizes(num_samples),
     )
-    return result[1:6]
-
-
-def _merged(largest, recent):
-    """The largest of those kept `[T, B]` and of recent ones `[R, K, B]`, in
-    descending order; and of recent ones none.
-    """
-    length, batch = largest.shape
-    every = tf.concat([largest, tf.reshape(recent, (-1, batch))], 0)
-    values, _ = tf.math.top_k(tf.transpose(every), length)
-    return tf.transpose(values), tf.fill(recent.shape, -math.inf)

@@ -1,13 +1,11 @@
 """q(z|x) of images that theta was not trained on, and what the model is worth
 on them: an encoder's, or without one, that of `infer`."""
 
-import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.evaluation.importance import Estimates
-from vae_tf.inference.gaps import estimate_with
+from vae_tf.evaluation.estimates import Estimates
+from vae_tf.inference import weights
 from vae_tf.inference.local import Local, infer
 from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.vae import VAE
@@ -16,7 +14,7 @@ from vae_tf.vae import VAE
 def posterior_of(vae: VAE, images: tf.Tensor) -> tfd.Distribution:
     """q(z|x) of any images `[B, H, W, C]`, batch `[B]`, event `[D]`."""
     if isinstance(vae, LocalVAE):
-        return _inferred(vae, images, 0).posterior
+        return _inferred(vae, images).posterior
     return vae.encoder(images)
 
 
@@ -37,36 +35,37 @@ def evaluate(
     num_importance_samples: int,
     seed: int,
     verbose: int = 0,
-) -> tuple[Estimates, np.ndarray]:
-    """`importance.evaluate` of a model without an encoder: the ELBO is that of
-    `infer`'s posteriors, log p(x) is estimated with them as the proposal.
+) -> tuple[Estimates, tfd.Distribution]:
+    """`importance.evaluate` of a model without an encoder, with the posteriors
+    that `infer` finds, from which z is drawn.
 
     Args:
       vae: a trained model.
-      dataset: batches of images `[B, H, W, C]`.
+      dataset: batches of images `[B, H, W, C]`, N in all, as many as memory
+        takes.
       num_importance_samples: K.
       seed: of the draws.
       verbose: 1 shows a progress bar.
 
     Returns:
-      Estimates of N images, `[N]` each, in nats, and one z of each, `[N, D]`.
+      Estimates, `[N]` each, in nats, and the posteriors, batch `[N]`, event
+        `[D]`.
     """
-    batches: list[Estimates] = []
-    points: list[np.ndarray] = []
-    bar = keras.utils.Progbar(len(dataset), verbose=verbose)
-    for number, images in enumerate(dataset):
-        local = _inferred(vae, images, seed)
-        first = sum(map(len, points))
-        batches.append(
-            estimate_with(
-                vae, images, local, num_importance_samples, seed, first
-            )
-        )
-        points.append(local.posterior.sample(seed=[seed, number]).numpy())
-        bar.add(1)
-    estimates = Estimates(*map(np.concatenate, zip(*batches, strict=True)))
-    return estimates, np.concatenate(points)
+    images = tf.concat(list(dataset), axis=0)
+    local = _inferred(vae, images, seed, verbose)
+    estimates = weights.estimate(
+        vae,
+        images,
+        local.family,
+        local.parameters,
+        num_importance_samples,
+        seed,
+    )
+    return estimates, local.posterior
 
 
-def _inferred(vae: LocalVAE, images: tf.Tensor, seed: int) -> Local:
-    return infer(vae, images, family="mean_field", start="prior", seed=seed)
+def _inferred(
+    vae: LocalVAE, images: tf.Tensor, seed: int = 0, verbose: int = 0
+) -> Local:
+    """What `infer` finds where no encoder says where to start."""
+    return infer(vae, images, "mean_field", "prior", seed=seed, verbose=verbose)

@@ -144,7 +144,7 @@ def posterior(
         ylabel=axes_names[1],
         aspect="equal",
     )
-    _plain(axes)
+    plain(axes)
     axes.set_title(title, size=9)
     return figure
 
@@ -194,7 +194,7 @@ def prior_predictive(
         axes.set_xticks(places, names)
         axes.set_yticks(places, names)
         axes.set(xlabel="$z_1$", ylabel="$z_2$")
-        _plain(axes)
+        plain(axes)
         axes.spines[:].set_visible(False)  # They would cover pixels.
     axes.set_title(title, size=9)
     return figure
@@ -276,7 +276,7 @@ def training_curves(
             axes.plot(epochs, values, marker=marker, color=colour, label=label)
         axes.set_title(words, size=9)
         axes.set(xlabel="epoch", ylabel="nats per image")
-        _plain(axes)
+        plain(axes)
     places[0].legend(frameon=False, fontsize=8)
     axes = places[len(panels)]
     axes.bar(
@@ -288,13 +288,13 @@ def training_curves(
     axes.set_title(per_dimension_name, size=9)
     axes.set(xlabel="latent dimension, by size")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _plain(axes)
+    plain(axes)
     if accuracies:
         axes = places[total - 1]
         axes.plot(*zip(*accuracies, strict=True), color=VALIDATION, lw=1.6)
         axes.set_title("class from z, 5 nearest neighbours", size=9)
         axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
-        _plain(axes)
+        plain(axes)
     return figure
 
 
@@ -399,7 +399,7 @@ def _show(axes, image: np.ndarray, **options: Any) -> None:
     )
 
 
-def _plain(axes) -> None:
+def plain(axes) -> None:
     """Nothing around the data but what carries numbers."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, color=FAINT)

@@ -7,12 +7,17 @@ import sys
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from vae_tf.config import SPLITS, Config
+from vae_tf.config import Config, require_split
 from vae_tf.data.files import written_atomically
-from vae_tf.evaluation import exact, importance
+from vae_tf.data.pipeline import Data
+from vae_tf.evaluation import decomposition, exact, growth, importance, pareto
+from vae_tf.evaluation.linear_probe import linear_accuracy
+from vae_tf.evaluation.moments import bound_sizes
 from vae_tf.inference import held_out
 from vae_tf.inference.local_vae import LocalVAE
+from vae_tf.pictures import figures, gallery, measures
 from vae_tf.pictures.snapshots import neighbour_accuracy
 from vae_tf.runs import report
 from vae_tf.runs.directory import (
@@ -21,8 +26,10 @@ from vae_tf.runs.directory import (
     require_writable,
 )
 from vae_tf.settings import UserError
+from vae_tf.vae import VAE
 
 METHODS = ("importance", "quadrature")  # by which log p(x) is found
+DECOMPOSED = 2048  # images whose ELBO is taken apart: q(z) takes N^2 densities
 
 
 def evaluate_run(
@@ -33,6 +40,7 @@ def evaluate_run(
     seed: int = 0,
     data_dir: str | None = None,
     method: str = "importance",
+    tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Measures a run's best model on a split (without an encoder, by posteriors
     inferred for its images, `held_out.evaluate`), and writes into the run
@@ -49,24 +57,27 @@ def evaluate_run(
       method: "importance"; or "quadrature", which finds log p(x) exactly where
         the model has one or two latent dimensions (`exact.quadrature`), and the
         rest as before.
+      tolerance: in nats; K begins at `num_importance_samples`, and grows image
+        by image until the Monte Carlo standard error of log p(x) is below it,
+        or K is 128,000 (see `importance.evaluate`). None: K for all.
 
     Returns:
       What the JSON says: `importance.summary`, with what makes it comparable
         and the `method`; by quadrature, `quadrature_error`, the largest of any
         image, in place of the Monte Carlo error, and what importance sampling
-        estimates, as `importance_weighted_bound`; and, where images have
-        classes, `knn_accuracy`: the share of images whose class is that of most
-        of the 5 nearest z ~ q(z|x) of others.
+        estimates, as `importance_weighted_bound`; `bits_per_dimension`, of
+        log p(x); `decomposition`, what the ELBO of the first 2,048 images is
+        made of (`decomposition.summary`); and, where images have classes,
+        `knn_accuracy`: the share of images whose class is that of most of the 5
+        nearest z ~ q(z|x) of others, and `linear_probe_accuracy`: that of a
+        linear classifier on the means of q(z|x) (`linear_accuracy`).
 
     Raises:
       UserError: there is no such run, split or method, the run is damaged, its
-        data is out of reach or has changed, or quadrature is asked of more than
-        two latent dimensions, or of a model without an encoder.
+        data is out of reach or has changed, quadrature is asked of more than
+        two latent dimensions, or the tolerance is not positive.
     """
-    if split not in SPLITS:
-        raise UserError(
-            f"--split: expected one of {', '.join(SPLITS)}, received {split!r}."
-        )
+    require_split(split)
     if method not in METHODS:
         raise UserError(
             f"--method: expected one of {', '.join(METHODS)}, received "
@@ -77,12 +88,15 @@ def evaluate_run(
             "--num_examples: expected an integer >= 1, received "
             f"{num_examples!r}."
         )
+    if tolerance is not None:
+        growth.check(tolerance)
+    run_dir = pathlib.Path(run_dir)
     vae, config = load(run_dir), Config.load(run_dir)
-    if isinstance(vae, LocalVAE) and method != "importance":
+    if isinstance(vae, LocalVAE) and (method, tolerance) != (METHODS[0], None):
         raise UserError(
-            "--method: expected importance of a run with --inference "
-            "mean_field, whose q(z|x) of new images are inferred one by one, "
-            f"received {method!r}."
+            "--method, --tolerance: expected importance and none of a run with "
+            "--inference mean_field, which has no encoder to draw more with, "
+            f"received {method} and {tolerance}."
         )
     require_writable(run_dir)
     data = load_data_of_run(run_dir, data_dir)
@@ -91,19 +105,22 @@ def evaluate_run(
     found: exact.Exact | None = None
     if method == "quadrature":
         found = exact.evaluate(vae, dataset, verbose=verbose)
-    z = None
+    local = None
     if isinstance(vae, LocalVAE):
-        estimates, z = held_out.evaluate(
-            vae, dataset, num_importance_samples, seed, verbose=verbose
+        estimates, local = held_out.evaluate(
+            vae, dataset, num_importance_samples, seed, verbose
         )
     else:
         estimates = importance.evaluate(
-            vae, dataset, num_importance_samples, seed, verbose=verbose
+            vae, dataset, num_importance_samples, seed, verbose, tolerance
         )
-    summary = importance.summary(estimates, num_importance_samples)
+    summary = importance.summary(estimates, num_importance_samples, tolerance)
     arrays = estimates._asdict()
+    arrays["bound_sizes"] = np.array(bound_sizes(num_importance_samples))
     if found is not None:
-        summary = _by_quadrature(estimates, found, num_importance_samples)
+        summary = _by_quadrature(
+            estimates, found, num_importance_samples, tolerance
+        )
         arrays |= found._asdict()
         arrays["importance_weighted_bound"] = estimates.log_marginal_likelihood
     result = {
@@ -117,30 +134,83 @@ def evaluate_run(
         **summary,
         "seed": seed,
         "units": "nats per example",
+        "bits_per_dimension": decomposition.bits_per_dimension(
+            summary["log_marginal_likelihood"], data.image_shape, _levels(data)
+        ),
     }
+    if local is None:
+        few = min(summary["num_examples"], DECOMPOSED)
+        result["decomposition"] = _composition(
+            vae, data, split, few, seed, verbose
+        )
     labels = data.labels(split)
     if labels is not None:
-        if z is None:
-            z = np.concatenate(
-                [
-                    vae.encoder(images).sample(seed=[seed, number])
-                    for number, images in enumerate(dataset)
-                ]
-            )
-        result["knn_accuracy"] = neighbour_accuracy(z, labels[: len(z)])
-    path = pathlib.Path(run_dir) / f"evaluation-{split}.npz"
+        posteriors = map(vae.encoder, dataset) if local is None else [local]
+        codes = [
+            (posterior.sample(seed=[seed, number]), posterior.mean())
+            for number, posterior in enumerate(posteriors)
+        ]
+        z, loc = map(np.concatenate, zip(*codes, strict=True))
+        labels = labels[: len(z)]
+        result["knn_accuracy"] = neighbour_accuracy(z, labels)
+        result["linear_probe_accuracy"] = linear_accuracy(loc, labels)
+    path = run_dir / f"evaluation-{split}.npz"
     with written_atomically(path) as temporary:
         np.savez(temporary, **arrays)
     path = path.with_suffix(".json")
     with written_atomically(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     if config.figures_every:
+        gallery.write(
+            run_dir, {f"evaluation_{split}": _picture(result, arrays)}
+        )
         report.write(run_dir)
     return result
 
 
+def _composition(
+    vae: VAE, data: Data, split: str, count: int, seed: int, verbose: int
+) -> dict[str, Any]:
+    """What the ELBO of the first so many images is made of, without q(z) where
+    that would take D passes for each pair of them.
+    """
+    found = decomposition.decompose(
+        vae,
+        data.in_order(split, importance.BATCH_SIZE, count),
+        seed=seed,
+        aggregate=vae.encoder.one_pass_density,
+        verbose=verbose,
+    )
+    values = decomposition.summary(found, data.image_shape, _levels(data))
+    del values["bits_per_dimension"]  # of log p(x), of these few alone
+    return values
+
+
+def _levels(data: Data) -> int | None:
+    """Levels to each of which a density of dequantised pixels belongs."""
+    uniform = data.dequantization == "uniform"
+    return data.source.levels if uniform else None
+
+
+def _picture(result: dict[str, Any], arrays: dict[str, Any]) -> Image.Image:
+    composition = result.get("decomposition", {})
+    per_dimension = composition.get("kl_per_dimension")
+    bounds = result["importance_weighted_bound_by_samples"]
+    figure = measures.evaluation(
+        None if per_dimension is None else np.array(per_dimension),
+        {int(size): bound for size, bound in bounds.items()},
+        result["log_marginal_likelihood"],
+        arrays["pareto_k"],
+        pareto.UNRELIABLE,
+    )
+    return figures.drawn(figure)
+
+
 def _by_quadrature(
-    estimates: importance.Estimates, found: exact.Exact, num_samples: int
+    estimates: importance.Estimates,
+    found: exact.Exact,
+    num_samples: int,
+    tolerance: float | None,
 ) -> dict[str, Any]:
     """The summary, with log p(x) that needs no draws."""
     summary = importance.summary(
@@ -148,6 +218,7 @@ def _by_quadrature(
             log_marginal_likelihood=found.log_marginal_likelihood
         ),
         num_samples,
+        tolerance,
     )
     return summary | {
         "monte_carlo_standard_error": None,

@@ -79,6 +79,14 @@ FIGURES = (
         "and along a sphere about the origin.",
     ),
 )
+MEASURES = (
+    "bars of the KL of each latent dimension, the importance-weighted bound "
+    "against the number of draws, and a histogram of Pareto k-hat",
+    "How many nats each latent dimension holds; the importance-weighted bound "
+    "from one draw, the ELBO, to all, towards log p(x); and the shape of the "
+    "tail of each image's weights: to the right of the line, log p(x) and its "
+    "error are not to be trusted.",
+)
 
 
 def report_run(
@@ -195,6 +203,7 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
             f"dequantization {run['dequantization']}."
         ),
         results=_results(run_dir, history),
+        composition=_compositions(run_dir),
         figures="\n".join(
             _figure(run_dir / gallery.FIGURES / name, words, caption)
             for name, words, caption in FIGURES
@@ -237,20 +246,11 @@ def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
             f"{snapshot.accuracy:.1%} of {len(snapshot.points)} validation "
             f"images (epoch {snapshot.epoch}).</p>"
         )
-    measured = [
-        json.loads(path.read_text())
-        for split in SPLITS
-        if (path := run_dir / f"evaluation-{split}.json").is_file()
-    ]
+    measured = _measured(run_dir)
     for found in measured:
-        rows = [
-            (name.replace("_", " "), _number(value))
-            for name, value in found.items()
-            if value is not None
-        ]
         parts.append(
             f"<h3>Measured on the {found['split']} split, in nats per image"
-            f"</h3><div class='scroll'>{_table(rows, 'number')}</div>"
+            f"</h3>{_values(found)}"
         )
     if not measured:
         parts.append(
@@ -258,6 +258,45 @@ def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
             f"--run_dir {html.escape(str(run_dir))}</code> does.</p>"
         )
     return "\n".join(parts)
+
+
+def _measured(run_dir: pathlib.Path) -> list[dict]:
+    return [
+        json.loads(path.read_text())
+        for split in SPLITS
+        if (path := run_dir / f"evaluation-{split}.json").is_file()
+    ]
+
+
+def _compositions(run_dir: pathlib.Path) -> str:
+    """What the ELBO of each measured split is made of."""
+    parts = []
+    for found in _measured(run_dir):
+        if "decomposition" not in found:  # of an earlier version
+            continue
+        split, values = found["split"], found["decomposition"]
+        parts.append(
+            f"<h3>The first {values['num_examples']} images of the {split} "
+            f"split, in nats per image</h3>{_values(values)}"
+        )
+        path = run_dir / gallery.FIGURES / f"evaluation_{split}.png"
+        if path.is_file():
+            parts.append(_figure(path, *MEASURES))
+    return "\n".join(parts or ["<p>It has not been taken apart yet.</p>"])
+
+
+def _values(found: dict) -> str:
+    """A table of what is one value or an interval."""
+    rows = [
+        (name.replace("_", " "), _number(value))
+        for name, value in found.items()
+        if not (
+            value is None
+            or isinstance(value, dict)
+            or (isinstance(value, list) and not name.endswith("interval"))
+        )
+    ]
+    return f"<div class='scroll'>{_table(rows, 'number')}</div>"
 
 
 def _number(value) -> str:
@@ -284,7 +323,7 @@ def _figure(path: pathlib.Path, words: str, caption: str) -> str:
         "training_curves",
         "traversals",
         "interpolations",
-    )
+    ) or path.stem.startswith("evaluation_")
     return (
         f"<figure{' class=wide' if wide else ''}>"
         f'<img src="data:image/{path.suffix[1:]};base64,{content}" '

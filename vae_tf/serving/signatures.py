@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from vae_tf.evaluation import importance
+from vae_tf.evaluation.moments import importance_moments
 from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.refusals import in_support
 from vae_tf.vae import VAE
@@ -117,8 +117,14 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             )
             return tf.transpose(rows, (1, 0, 2))
 
-        reconstruction, kl, log_sum, _ = importance.importance_moments(
-            vae, image, num_importance_samples, at_once, noise
+        moments = importance_moments(
+            vae,
+            image,
+            vae.encoder(image),
+            vae.prior_distribution(),
+            num_importance_samples,
+            at_once,
+            noise,
         )
         log_k = tf.math.log(float(num_importance_samples))
         valid = _in_range(image) & in_support(
@@ -127,10 +133,10 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         return {
             name: _rows_where(valid, value)
             for name, value in {
-                "elbo": reconstruction - kl,
-                "reconstruction": reconstruction,
-                "kl": kl,
-                "log_marginal_likelihood": log_sum - log_k,
+                "elbo": moments.reconstruction - moments.kl,
+                "reconstruction": moments.reconstruction,
+                "kl": moments.kl,
+                "log_marginal_likelihood": moments.log_sum - log_k,
             }.items()
         }
 

@@ -1,0 +1,154 @@
+"""Stochastic gradient ascent on the ELBO of many images at once, each over
+parameters of its own, in steps that suit it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_tf import objectives
+from vae_tf.evaluation.compiled import compiled
+from vae_tf.inference.families import FAMILIES, Parameters
+from vae_tf.noise import key, standard_normal
+from vae_tf.vae import VAE
+
+AT_ONCE = 256  # images of one compiled call
+# Step size, in standard deviations, and steps of a round, by turns.
+TURNS = ((0.1, 50), (0.03, 50), (0.01, 400))
+PAIRS = 2  # of draws +epsilon, -epsilon, in each step
+COMMON = 256  # draws by which an image's rounds are compared
+BETA_1, BETA_2 = 0.9, 0.99  # of Adam
+
+
+def maximised(
+    vae: VAE,
+    images: tf.Tensor,
+    family: str,
+    parameters: Parameters,
+    tolerance: float,
+    max_steps: int,
+    seed: int,
+    finished: Callable[[int], None],
+) -> tuple[Parameters, np.ndarray, np.ndarray]:
+    """Parameters of each image's best round, arrays `[N, ...]`; how many steps
+    it took; and whether it converged. See `local.infer` for how.
+
+    `finished` is told of how many images in each round.
+    """
+    images, count = images.numpy(), images.shape[0]
+    best = tf.nest.map_structure(np.array, parameters)
+    elbo, taken = np.full(count, -np.inf), np.zeros(count, int)
+
+    def round_of(rows, rate, steps, number):
+        """Moves rows; returns by how much their ELBO has grown."""
+        # Always as many, for one compilation; what is too many is dropped.
+        padded = np.resize(rows, min(AT_ONCE, count))
+        moved, found = compiled(vae, _round)(
+            images[padded],
+            family,
+            tf.nest.map_structure(lambda value: value[padded], best),
+            tf.constant(rate),
+            tf.constant(steps),
+            tf.constant([seed, number], tf.int64),
+        )
+        found = found.numpy()[: len(rows)]
+        better, gain = found > elbo[rows], found - elbo[rows]
+        for kept, new in zip(
+            tf.nest.flatten(best), tf.nest.flatten(moved), strict=True
+        ):
+            kept[rows[better]] = new.numpy()[: len(rows)][better]
+        elbo[rows] = np.where(better, found, elbo[rows])
+        taken[rows] += steps
+        return gain
+
+    every = np.arange(count)
+    for rows in cut(every):
+        round_of(rows, 0.0, 0, 0)  # no step: the ELBO of the start
+    for turn, (rate, steps) in enumerate(TURNS, start=1):
+        rows, number = every, turn * 2**16
+        while len(rows):
+            gains = np.concatenate(
+                [round_of(some, rate, steps, number) for some in cut(rows)]
+            )
+            if turn == len(TURNS):
+                finished(int(np.sum(gains <= tolerance)))
+            rows = rows[(gains > tolerance) & (taken[rows] < max_steps)]
+            number += 1
+    return best, taken, taken < max_steps
+
+
+def cut(rows: np.ndarray) -> list[np.ndarray]:
+    """Parts of at most as many as one compiled call takes."""
+    return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)]
+
+
+def _round(
+    vae, images, family, parameters, rate, steps, seed
+) -> tuple[Any, Any]:
+    """Parameters after a round's steps from these, and their ELBO `[B]`."""
+    chosen, prior = FAMILIES[family], vae.prior_distribution()
+    batch, dim = images.shape[0], vae.encoder.latent_dim
+    estimator = "stl" if chosen.one_pass_density else "plain"
+
+    def bound(parameters, number, pairs, estimator="plain"):
+        """The ELBO `[B]` by draws that are the same for every image."""
+        noise = standard_normal((pairs, 1, dim), key("local", seed[0], number))
+        noise = tf.concat([noise, -noise], 0) + tf.zeros((batch, dim))
+        # TFP keeps what it made of a tensor, in a loop too, for use after it.
+        targets = tf.identity(images)
+        draws = objectives.draw(
+            chosen.distribution(parameters),
+            prior,
+            noise,
+            lambda z: vae.decoder(z).log_prob(targets),
+            estimator,
+        )
+        return tf.reduce_mean(draws.log_weights, axis=0)
+
+    none = tf.nest.map_structure(tf.zeros_like, parameters)
+
+    def update(number, step, mean, square, average):
+        with tf.GradientTape() as tape:
+            tape.watch(step)
+            elbo = bound(
+                chosen.moved(parameters, step),
+                seed[1] * 2**32 + tf.cast(number, tf.int64),
+                PAIRS,
+                estimator,
+            )
+        slope = tape.gradient(elbo, step)
+        done = tf.cast(number, tf.float32) + 1
+
+        def decayed(beta, power):
+            return lambda old, new: beta * old + (1 - beta) * new**power
+
+        mean = tf.nest.map_structure(decayed(BETA_1, 1), mean, slope)
+        square = tf.nest.map_structure(decayed(BETA_2, 2), square, slope)
+        step = tf.nest.map_structure(
+            lambda value, mean, square: (
+                value
+                + rate
+                * (mean / (1 - BETA_1**done))
+                / (tf.sqrt(square / (1 - BETA_2**done)) + 1e-8)
+            ),
+            step,
+            mean,
+            square,
+        )
+        share = tf.where(2 * number >= steps, 2 / steps, 0)
+        share = tf.cast(share, tf.float32)
+        average = tf.nest.map_structure(
+            lambda old, new: old + share * new, average, step
+        )
+        return number + 1, step, mean, square, average
+
+    *_, average = tf.while_loop(
+        lambda number, *_: number < steps,
+        update,
+        (tf.constant(0), none, none, none, none),
+    )
+    moved = chosen.moved(parameters, average)
+    # Number 0 of the first round's steps is that of no update: rate 0.
+    return moved, bound(moved, tf.constant(0, tf.int64), COMMON // 2)
