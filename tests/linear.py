@@ -20,8 +20,12 @@ class LinearNormal(Likelihood):
         return self._images_of(tfd.Normal(self._flat(parameters), SCALE))
 
 
-def linear_vae(latent_dim=2, posterior="mean_field", strength=0.3, **kwargs):
-    """The VAE, with random weights, and its W `[P, D]` and b `[P]`."""
+def linear_vae(
+    latent_dim=2, posterior="mean_field", strength=0.3, alike=0.0, **kwargs
+):
+    """The VAE, with random weights, and its W `[P, D]` and b `[P]`; the columns
+    of W are as `alike`, and the dimensions of p(z|x) as correlated, as that.
+    """
     keras.utils.set_random_seed(0)
     vae = vae_tf.VAE(
         vae_tf.Encoder(latent_dim, posterior, hidden_units=(6,)),
@@ -35,7 +39,10 @@ def linear_vae(latent_dim=2, posterior="mean_field", strength=0.3, **kwargs):
     generator = np.random.default_rng(0)
     head = vae.decoder.likelihood
     for variable in (head.linear.kernel, head.bias):
-        variable.assign(strength * generator.standard_normal(variable.shape))
+        value = strength * generator.standard_normal(variable.shape)
+        if value.ndim == 2:
+            value[1:] = alike * value[:1] + (1 - alike) * value[1:]
+        variable.assign(value)
     return vae, head.linear.kernel.numpy().T, head.bias.numpy().reshape(-1)
 
 

@@ -25,11 +25,27 @@ def dataset():
     return tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)
 
 
-def trained(data=None, epochs=2, callbacks=(), make=small_vae, **settings):
+def adam():
+    # An epsilon above the rounding of gradients, which Adam divides by theirs.
+    return keras.optimizers.Adam(1e-2, epsilon=1e-4)
+
+
+def sgd():
+    # XLA compiles its step in half the time.
+    return keras.optimizers.SGD(1e-2)
+
+
+def trained(
+    data=None,
+    epochs=2,
+    callbacks=(),
+    make=small_vae,
+    optimizer=sgd,
+    **settings,
+):
     """A model after `fit`, and its history."""
     vae = make()
-    # An epsilon above the rounding of gradients, which Adam divides by theirs.
-    vae.compile(keras.optimizers.Adam(1e-2, epsilon=1e-4), **settings)
+    vae.compile(optimizer(), **settings)
     history = vae.fit(
         data or dataset(), epochs=epochs, verbose=0, callbacks=[*callbacks]
     ).history
@@ -48,7 +64,7 @@ def looped():
     return trained(jit_compile=True, steps_per_execution=4)
 
 
-class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
+class StepsTest(parameterized.TestCase, tf.test.TestCase):
     def assert_same(self, ours, theirs):
         (vae, history), (other, other_history) = ours, theirs
         self.assertEqual(
@@ -61,8 +77,40 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(one, two, 1e-3, 1e-5)
         self.assertAllClose(history, other_history, 1e-4)
 
+
+class ExecutionsTest(StepsTest):
+    def assert_takes_the_steps_of_eager_execution(self, make, optimizer=sgd):
+        # Two passes of six batches, the last one short, in blocks of 4: with
+        # the noise of each update, this is one sequence of updates, however it
+        # is executed.
+        slow = trained(make=make, optimizer=optimizer, run_eagerly=True)
+        fast = trained(
+            make=make,
+            optimizer=optimizer,
+            jit_compile=True,
+            steps_per_execution=4,
+        )
+        self.assert_same(fast, slow)
+        self.assertEqual(list(fast[1]), list(slow[1]))
+
     @parameterized.named_parameters(
-        ("elbo", small_vae),
+        ("elbo", small_vae, adam),
+        (
+            "iwae_vamp",
+            lambda: small_vae(objective=vae_tf.IWAE(3), prior="vamp"),
+        ),
+        (
+            "warm_up_alternate",
+            lambda: small_vae(
+                objective=vae_tf.ELBO(kl_warmup_steps=7),
+                train_variables="alternate",
+            ),
+        ),
+    )
+    def test_the_loop_takes_the_steps_of_eager_execution(self, *settings):
+        self.assert_takes_the_steps_of_eager_execution(*settings)
+
+    @parameterized.named_parameters(
         ("iwae", lambda: small_vae(objective=vae_tf.IWAE(3))),
         ("stl", lambda: small_vae(objective=vae_tf.ELBO(2, "stl"))),
         (
@@ -74,24 +122,21 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         ("iaf", lambda: small_vae(posterior=vae_tf.IAF(2, 2, (8,)))),
         ("logistic", lambda: combined("discretized_logistic")),
     )
-    def test_the_loop_takes_the_steps_of_eager_execution(self, make):
-        # Two passes of six batches, the last one short, in blocks of 4: with
-        # the noise of each update, this is one sequence of updates, however it
-        # is executed.
-        slow = trained(make=make, run_eagerly=True)
-        fast = trained(make=make, jit_compile=True, steps_per_execution=4)
-        self.assert_same(fast, slow)
-        self.assertEqual(list(fast[1]), list(slow[1]))
+    @pytest.mark.slow
+    def test_each_choice_takes_the_steps_of_eager_execution(self, make):
+        self.assert_takes_the_steps_of_eager_execution(make, adam)
 
-    @parameterized.parameters(1, 5, 50)
-    def test_any_number_of_steps_in_an_execution(self, steps):
+    def test_four_steps_in_an_execution(self):
+        self.assert_same(looped(), uncompiled())
+
+    def test_more_steps_in_an_execution_than_there_are(self):
         self.assert_same(
-            trained(jit_compile=True, steps_per_execution=steps), uncompiled()
+            trained(jit_compile=True, steps_per_execution=50), uncompiled()
         )
 
+    @parameterized.parameters(1, 3, 5, 6)
     @pytest.mark.slow
-    @parameterized.parameters(3, 6)
-    def test_a_divisor_of_the_steps_of_a_pass(self, steps):
+    def test_any_number_of_steps_in_an_execution(self, steps):
         self.assert_same(
             trained(jit_compile=True, steps_per_execution=steps), uncompiled()
         )
@@ -106,9 +151,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             mixed, epochs=1, jit_compile=True, steps_per_execution=4
         )
         slow = small_vae()
-        slow.compile(
-            keras.optimizers.Adam(1e-2, epsilon=1e-4), jit_compile=False
-        )
+        slow.compile(sgd(), jit_compile=False)
         for batch in batches:
             slow.train_on_batch(batch)
         for ours, theirs in zip(
@@ -148,13 +191,39 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         vae.train_on_batch(IMAGES[:4])
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6 + 2 * 8 + 1)
 
+    def test_xla_compiles_what_it_makes_faster(self):
+        self.addCleanup(keras.config.set_dtype_policy, "float32")
+        for network, dtype, compiled in (
+            ("mlp", "float32", True),
+            ("conv", "float32", False),
+            ("mlp", "mixed_bfloat16", False),
+        ):
+            keras.config.set_dtype_policy(dtype)
+            vae = combined(network=network)
+            vae.compile("adam", steps_per_execution=4)
+            self.assertEqual(vae.jit_compile, compiled)
+            self.assertEqual(executions.suit_xla(vae), compiled)
+            vae.compile("adam", jit_compile=not compiled)
+            self.assertEqual(vae.jit_compile, not compiled)
+
+
+class InStepTest(StepsTest):
     @parameterized.parameters(
-        ("bernoulli", "dynamic", "none"),
         ("bernoulli", "threshold", "none"),
-        ("continuous_bernoulli", "none", "uniform"),
         ("normal", "dynamic", "uniform"),
     )
-    def test_images_made_in_the_step_are_those_of_the_dataset(
+    def test_images_made_in_the_step_are_those_of_the_dataset(self, *settings):
+        self.assert_makes_the_images_of_the_dataset(*settings)
+
+    @parameterized.parameters(
+        ("bernoulli", "dynamic", "none"),
+        ("continuous_bernoulli", "none", "uniform"),
+    )
+    @pytest.mark.slow
+    def test_other_images_made_in_the_step(self, *settings):
+        self.assert_makes_the_images_of_the_dataset(*settings)
+
+    def assert_makes_the_images_of_the_dataset(
         self, likelihood, binarization, dequantization
     ):
         grey = np.random.default_rng(0).integers(0, 5, IMAGES.shape)
@@ -169,7 +238,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
             vae, history = trained(
                 train,
                 make=lambda: combined(likelihood),
-                jit_compile=True,
+                jit_compile=not plain,
                 steps_per_execution=4,
             )
             in_step = vae._in_step is data.train.in_step.images_of
@@ -193,7 +262,7 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
                 for x in (images, white)
             )
             vae = small_vae()
-            vae.compile("adam", steps_per_execution=4, **settings)
+            vae.compile(sgd(), steps_per_execution=4, **settings)
             for batches in (data, other, dataset(), data):
                 vae.fit(batches, epochs=1, verbose=0)
             vae.train_on_batch(IMAGES[:4])
@@ -202,6 +271,8 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         for ours, theirs in zip(*ends):
             self.assertAllClose(ours, theirs, 1e-3, 1e-5)
 
+
+class StrategyTest(StepsTest):
     def test_a_strategy_of_tensorflow_goes_through_keras_own_function(self):
         strategy = tf.distribute.OneDeviceStrategy("cpu:0")
         with strategy.scope():
@@ -214,28 +285,13 @@ class ExecutionsTest(parameterized.TestCase, tf.test.TestCase):
         vae.fit(vae_tf.Data(source, "none", 4, 0).train, epochs=1, verbose=0)
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
 
-    def test_xla_compiles_what_it_makes_faster(self):
-        self.addCleanup(keras.config.set_dtype_policy, "float32")
-        for network, dtype, compiled in (
-            ("mlp", "float32", True),
-            ("conv", "float32", False),
-            ("mlp", "mixed_bfloat16", False),
-        ):
-            keras.config.set_dtype_policy(dtype)
-            vae = combined(network=network)
-            vae.compile("adam", steps_per_execution=4)
-            self.assertEqual(vae.jit_compile, compiled)
-            self.assertEqual(executions.suit_xla(vae), compiled)
-            vae.compile("adam", jit_compile=not compiled)
-            self.assertEqual(vae.jit_compile, not compiled)
+    def test_two_devices_take_the_steps_of_one(self):
+        self.assert_takes_the_steps_of_one_device(2)
 
-    @parameterized.parameters(2, 4)
+    @parameterized.parameters(1, 4)
+    @pytest.mark.slow
     def test_n_devices_take_the_steps_of_one(self, devices):
         self.assert_takes_the_steps_of_one_device(devices)
-
-    @pytest.mark.slow
-    def test_a_strategy_of_one_device_takes_its_steps(self):
-        self.assert_takes_the_steps_of_one_device(1)
 
     def assert_takes_the_steps_of_one_device(self, devices):
         # Gradients are summed over devices, and each draws the noise of its

@@ -27,8 +27,13 @@ COMMANDS = {
 }
 
 
-# A run of which nothing is drawn.
-SMALL = ("--hidden_units=8", "--figures_every=0", "--notensorboard")
+# A run of which nothing is drawn, and for which XLA compiles no step.
+SMALL = (
+    "--hidden_units=8",
+    "--figures_every=0",
+    "--notensorboard",
+    "--nojit_compile",
+)
 
 
 class ScriptsTest(parameterized.TestCase, tf.test.TestCase):

@@ -38,6 +38,8 @@ _HOMES = {
     "VAE": "vae",
     "log_marginal_likelihood": "evaluation.importance",
     "infer": "inference.local",
+    "inference_gaps": "inference.gaps",
+    "explain": "inference.explanation",
     "PosteriorTable": "inference.table",
     "LocalVAE": "inference.local_vae",
     "load": "runs.directory",

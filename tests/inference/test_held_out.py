@@ -62,7 +62,7 @@ class HeldOutTest(FinishedRun):
         self.assertLess(result["elbo"], result["log_marginal_likelihood"])
         self.assertBetween(result["knn_accuracy"], 0.0, 1.0)
         with self.assertRaisesRegex(
-            vae_tf.UserError, "--method, --tolerance: expected importance"
+            vae_tf.UserError, "--method: expected importance, annealed"
         ):
             vae_tf.evaluate_run(self.finished, method="quadrature")
 

@@ -148,6 +148,50 @@ class MeasurementTest(FinishedRun):
         values = json.loads(path.with_suffix(".json").read_text())
         self.assertEqual(values, result)
 
+    def test_evaluate_run_by_annealing_with_bounds_and_gaps(self):
+        result = vae_tf.evaluate_run(
+            self.finished,
+            "test",
+            200,
+            40,
+            method="annealed",
+            num_annealing_steps=20,
+            num_chains=8,
+            bidirectional=True,
+            inference_gaps=True,
+        )
+        with np.load(self.finished / "evaluation-test.npz") as file:
+            arrays = dict(file)
+        for name in ("log_marginal_likelihood", "importance_weighted_bound"):
+            self.assertAllClose(arrays[name].mean(), result[name], 1e-9)
+        # Two estimators of one number.
+        error = np.hypot(
+            result["monte_carlo_standard_error"],
+            result["inference_gaps"]["log_marginal_likelihood_standard_error"]
+            / 10,
+        )
+        self.assertAllClose(
+            result["log_marginal_likelihood"],
+            result["inference_gaps"]["log_marginal_likelihood"],
+            atol=4 * error,
+        )
+        self.assertEqual(result["num_annealing_steps"], 20)
+        self.assertBetween(result["acceptance"], 0.3, 1)
+        bounds = result["bidirectional"]
+        self.assertAllClose(
+            bounds["upper"] - bounds["lower"], bounds["gap"], 1e-4, 1e-4
+        )
+        self.assertBetween(
+            bounds["gap"], -4 * bounds["gap_standard_error"], 1.0
+        )
+        gaps = result["inference_gaps"]
+        self.assertEqual(gaps["num_examples"], 40)
+        self.assertEqual(gaps["family"], "mean_field")
+        self.assertGreater(gaps["amortization"], 0)
+        self.assertAllClose(
+            arrays["gaps_amortization"].mean(), gaps["amortization"], 1e-6
+        )
+
     def test_methods_are_those_of_the_command(self):
         fields = dataclasses.fields(Evaluation)
         choices = {f.name: f.metadata.get("choices") for f in fields}
@@ -168,6 +212,10 @@ class MeasurementTest(FinishedRun):
             ({"method": "guess"}, "--method: expected .* received 'guess'"),
             ({"tolerance": 0.0}, "tolerance: expected .* received 0.0"),
             ({"num_examples": 0}, "--num_examples: expected .* received 0"),
+            (
+                {"method": "annealed", "num_chains": 0},
+                "num_chains: expected .* received 0",
+            ),
         ):
             with self.assertRaisesRegex(vae_tf.UserError, message):
                 vae_tf.evaluate_run(self.finished, **arguments)

@@ -36,8 +36,25 @@ class Evaluation(Settings):
     )
     method: str = setting(
         "importance",
-        "how log p(x) is found; quadrature: latent_dim <= 2, and slower",
-        choices=("importance", "quadrature"),
+        "how log p(x) is found; quadrature: latent_dim <= 2; both others are "
+        "slower than importance",
+        choices=("importance", "annealed", "quadrature"),
+    )
+    num_annealing_steps: int = setting(
+        100, "T, of annealed importance sampling", minimum=1
+    )
+    num_chains: int = setting(
+        16, "of annealed importance sampling, for each image", minimum=1
+    )
+    bidirectional: bool = setting(
+        False,
+        "bounds of log p(x) from both sides, too, on 100 images that the model "
+        "draws",
+    )
+    gaps: bool = setting(
+        False,
+        "what of log p(x) - ELBO is the encoder's and what its family's, too, "
+        "on 1,000 images (the first num_examples, if set)",
     )
     compare: tuple[str, ...] | None = setting(
         None,
@@ -54,6 +71,7 @@ def evaluate(given: dict[str, Any]) -> None:
 
     measured = dataclasses.asdict(settings)
     del measured["compare"]
+    measured["inference_gaps"] = measured.pop("gaps")
     show(vae_tf.evaluate_run(**measured))
 
 

@@ -239,6 +239,22 @@ def bidirectional(
     return found
 
 
+def summary_of_bounds(found: Bidirectional) -> dict[str, Any]:
+    """Averages over the images that were drawn, in nats, each with its standard
+    error over them: `lower`, `upper`, and `gap` between the two; and the mean
+    `acceptance`.
+    """
+    count = len(found.lower)
+    result: dict[str, Any] = {"num_examples": count}
+    for name in ("lower", "upper", "gap"):
+        values = getattr(found, name)
+        result[name] = float(values.mean())
+        result[f"{name}_standard_error"] = (
+            float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+        )
+    return result | {"acceptance": float(found.acceptance.mean())}
+
+
 def _check(start, **numbers) -> None:
     for name, number in numbers.items():
         if type(number) is not int or number < 1:

@@ -4,13 +4,14 @@ dimensions.
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from vae_tf.evaluation.compiled import compiled
+from vae_tf.evaluation.errors_of_means import averages
 from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -48,6 +49,17 @@ def evaluate(
         batches.append(quadrature(vae, images, tolerance))
         bar.update(len(batches))
     return Exact(*map(np.concatenate, zip(*batches, strict=True)))
+
+
+def summary(found: Exact) -> dict[str, Any]:
+    """`errors_of_means.averages`, and `quadrature_error`, the largest of any
+    image.
+    """
+    log_p = found.log_marginal_likelihood
+    return {
+        **averages(log_p, np.full(len(log_p), np.nan), None),
+        "quadrature_error": float(found.quadrature_error.max()),
+    }
 
 
 def quadrature(vae: VAE, images, tolerance: float = 1e-3) -> Exact:

@@ -11,12 +11,12 @@ import tensorflow as tf
 from vae_tf import objectives
 from vae_tf.evaluation.compiled import compiled
 from vae_tf.inference.families import FAMILIES, Parameters
+from vae_tf.inference.weights import AT_ONCE, cut
 from vae_tf.noise import key, standard_normal
 from vae_tf.vae import VAE
 
-AT_ONCE = 256  # images of one compiled call
 # Step size, in standard deviations, and steps of a round, by turns.
-TURNS = ((0.1, 50), (0.03, 50), (0.01, 400))
+TURNS = ((0.1, 50), (0.03, 50), (0.01, 200))
 PAIRS = 2  # of draws +epsilon, -epsilon, in each step
 COMMON = 256  # draws by which an image's rounds are compared
 BETA_1, BETA_2 = 0.9, 0.99  # of Adam
@@ -77,11 +77,6 @@ def maximised(
             rows = rows[(gains > tolerance) & (taken[rows] < max_steps)]
             number += 1
     return best, taken, taken < max_steps
-
-
-def cut(rows: np.ndarray) -> list[np.ndarray]:
-    """Parts of at most as many as one compiled call takes."""
-    return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)]
 
 
 def _round(

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vae_tf import objectives
 from vae_tf.evaluation.compiled import compiled
-from vae_tf.inference.ascent import AT_ONCE, cut, maximised
+from vae_tf.inference.ascent import maximised
 from vae_tf.inference.families import FAMILIES, Parameters
-from vae_tf.noise import for_tfp, key, standard_normal
+from vae_tf.inference.weights import AT_ONCE, log_weights
+from vae_tf.noise import for_tfp, key
 from vae_tf.refusals import NO_IMAGES
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -22,7 +22,6 @@ from vae_tf.vae import VAE
 STARTS = ("encoder", "prior")
 GROUP = 2048  # images whose parameters are in memory together
 CANDIDATES = 2048  # draws from p(z), of which an image starts at the best
-ROWS_AT_ONCE = 2048  # draws decoded together
 
 
 class Local(NamedTuple):
@@ -106,12 +105,12 @@ def infer(
     parameters, steps, converged = tf.nest.map_structure(
         lambda *parts: np.concatenate(parts), *groups
     )
-    elbo, error = elbo_of(vae, images, family, parameters, num_samples, seed)
+    weights = log_weights(vae, images, family, parameters, num_samples, seed)
     parameters = tf.nest.map_structure(tf.convert_to_tensor, parameters)
     return Local(
         FAMILIES[family].distribution(parameters),
-        elbo,
-        error,
+        weights.mean(0),
+        weights.std(0, ddof=1) / math.sqrt(num_samples),
         steps,
         converged,
         family,
@@ -177,64 +176,3 @@ def _best(vae, images, z) -> tf.Tensor:
     )
     found = tf.reshape(found, (z.shape[0], -1))  # [M, B]
     return tf.gather(z, tf.argmax(found, axis=0))
-
-
-def elbo_of(
-    vae: VAE,
-    images: tf.Tensor,
-    family: str,
-    parameters: Parameters,
-    num_samples: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ELBO of each image `[N]` at given parameters, in nats, and its Monte
-    Carlo standard error, from draws of its own for each image.
-    """
-    count = images.shape[0]
-
-    def part(rows):
-        padded = np.resize(rows, min(AT_ONCE, count))
-        found = compiled(vae, _log_weights)(
-            tf.gather(images, padded),
-            family,
-            tf.nest.map_structure(lambda value: value[padded], parameters),
-            num_samples,
-            tf.constant([seed, rows[0]], tf.int64),
-        )
-        return np.stack(found)[:, : len(rows)]
-
-    parts = [part(rows) for rows in cut(np.arange(count))]
-    mean, variance = np.concatenate(parts, axis=1)
-    return mean, np.sqrt(variance / num_samples)
-
-
-def _log_weights(
-    vae, images, family, parameters, num_samples, seed
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance of log p(x, z) - log q(z), `[B]` each."""
-    batch, dim = images.shape[0], vae.encoder.latent_dim
-    posterior = FAMILIES[family].distribution(parameters)
-    prior = vae.prior_distribution()
-    at_once = min(num_samples, max(1, ROWS_AT_ONCE // batch))
-
-    def chunk(number):
-        noise = standard_normal(
-            (at_once, batch, dim),
-            key("local bound", seed[0], seed[1] * 2**32 + number),
-        )
-        return objectives.draw(
-            posterior,
-            prior,
-            noise,
-            lambda z: vae.decoder(z).log_prob(images),
-        ).log_weights
-
-    chunks = -(-num_samples // at_once)
-    every = tf.map_fn(
-        chunk,
-        tf.range(chunks, dtype=tf.int64),
-        fn_output_signature=tf.float32,
-    )
-    every = tf.reshape(every, (-1, batch))[:num_samples]
-    mean = tf.reduce_mean(every, axis=0)
-    return mean, tf.reduce_sum((every - mean) ** 2, axis=0) / (num_samples - 1)

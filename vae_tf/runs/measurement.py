@@ -12,10 +12,17 @@ from PIL import Image
 from vae_tf.config import Config, require_split
 from vae_tf.data.files import written_atomically
 from vae_tf.data.pipeline import Data
-from vae_tf.evaluation import decomposition, exact, growth, importance, pareto
+from vae_tf.evaluation import (
+    annealed,
+    decomposition,
+    exact,
+    growth,
+    importance,
+    pareto,
+)
 from vae_tf.evaluation.linear_probe import linear_accuracy
 from vae_tf.evaluation.moments import bound_sizes
-from vae_tf.inference import held_out
+from vae_tf.inference import gaps, held_out
 from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.pictures import figures, gallery, measures
 from vae_tf.pictures.snapshots import neighbour_accuracy
@@ -28,8 +35,10 @@ from vae_tf.runs.directory import (
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
-METHODS = ("importance", "quadrature")  # by which log p(x) is found
+METHODS = ("importance", "annealed", "quadrature")  # that find log p(x)
 DECOMPOSED = 2048  # images whose ELBO is taken apart: q(z) takes N^2 densities
+DRAWN = 100  # images drawn from the model, for --bidirectional
+REFINED = 1000  # images whose own q is found, for --gaps
 
 
 def evaluate_run(
@@ -41,6 +50,10 @@ def evaluate_run(
     data_dir: str | None = None,
     method: str = "importance",
     tolerance: float | None = None,
+    num_annealing_steps: int = 100,
+    num_chains: int = 16,
+    bidirectional: bool = False,
+    inference_gaps: bool = False,
 ) -> dict[str, Any]:
     """Measures a run's best model on a split (without an encoder, by posteriors
     inferred for its images, `held_out.evaluate`), and writes into the run
@@ -54,18 +67,25 @@ def evaluate_run(
       num_examples: the first so many images; None for all.
       seed: of the draws.
       data_dir: TFDS data directory, where it is not that of the run.
-      method: "importance"; or "quadrature", which finds log p(x) exactly where
-        the model has one or two latent dimensions (`exact.quadrature`), and the
-        rest as before.
+      method: by which log p(x) is found, and the rest as before: "importance";
+        "annealed" importance sampling (`annealed.annealed`); or "quadrature",
+        exact where the model has one or two latent dimensions
+        (`exact.quadrature`).
       tolerance: in nats; K begins at `num_importance_samples`, and grows image
         by image until the Monte Carlo standard error of log p(x) is below it,
         or K is 128,000 (see `importance.evaluate`). None: K for all.
+      num_annealing_steps, num_chains: of annealed importance sampling.
+      bidirectional: bounds of log p(x) from both sides, too, on 100 images that
+        the model draws (`annealed.bidirectional`).
+      inference_gaps: what of log p(x) - ELBO is the encoder's and what its
+        family's, too, on the first 1,000 images (`gaps.inference_gaps`).
 
     Returns:
       What the JSON says: `importance.summary`, with what makes it comparable
         and the `method`; by quadrature, `quadrature_error`, the largest of any
-        image, in place of the Monte Carlo error, and what importance sampling
-        estimates, as `importance_weighted_bound`; `bits_per_dimension`, of
+        image, in place of the Monte Carlo error; by either other method, what
+        importance sampling estimates, as `importance_weighted_bound`;
+        `bidirectional` and `inference_gaps` if asked; `bits_per_dimension`, of
         log p(x); `decomposition`, what the ELBO of the first 2,048 images is
         made of (`decomposition.summary`); and, where images have classes,
         `knn_accuracy`: the share of images whose class is that of most of the 5
@@ -92,21 +112,43 @@ def evaluate_run(
         growth.check(tolerance)
     run_dir = pathlib.Path(run_dir)
     vae, config = load(run_dir), Config.load(run_dir)
-    if isinstance(vae, LocalVAE) and (method, tolerance) != (METHODS[0], None):
-        raise UserError(
-            "--method, --tolerance: expected importance and none of a run with "
-            "--inference mean_field, which has no encoder to draw more with, "
-            f"received {method} and {tolerance}."
-        )
+    tabled = isinstance(vae, LocalVAE)
+    for name, value, expected in (
+        ("method", method, METHODS[:2]),
+        ("tolerance", tolerance, (None,)),
+    ):
+        if tabled and value not in expected:
+            words = ", ".join(map(str, expected))
+            raise UserError(
+                f"--{name}: expected {words} of a run with --inference "
+                f"mean_field, which has no encoder, received {value}."
+            )
+    start = "prior" if tabled else "encoder"  # of annealing
     require_writable(run_dir)
     data = load_data_of_run(run_dir, data_dir)
     dataset = data.in_order(split, importance.BATCH_SIZE, num_examples)
     verbose = int(sys.stdout.isatty())
-    found: exact.Exact | None = None
-    if method == "quadrature":
+    if inference_gaps:
+        gaps.check(vae)
+    instead: dict[str, Any] = {}  # of importance sampling's log p(x)
+    if method == "annealed":
+        chains = annealed.evaluate(
+            vae,
+            dataset,
+            num_annealing_steps,
+            num_chains,
+            seed,
+            start,
+            verbose=verbose,
+        )
+        instead = chains._asdict()
+        averaged = annealed.summary(chains, num_annealing_steps, num_chains)
+    elif method == "quadrature":
         found = exact.evaluate(vae, dataset, verbose=verbose)
+        instead = found._asdict()
+        averaged = exact.summary(found)
     local = None
-    if isinstance(vae, LocalVAE):
+    if tabled:
         estimates, local = held_out.evaluate(
             vae, dataset, num_importance_samples, seed, verbose
         )
@@ -117,12 +159,11 @@ def evaluate_run(
     summary = importance.summary(estimates, num_importance_samples, tolerance)
     arrays = estimates._asdict()
     arrays["bound_sizes"] = np.array(bound_sizes(num_importance_samples))
-    if found is not None:
-        summary = _by_quadrature(
-            estimates, found, num_importance_samples, tolerance
-        )
-        arrays |= found._asdict()
+    if instead:
+        bound = summary["log_marginal_likelihood"]
         arrays["importance_weighted_bound"] = estimates.log_marginal_likelihood
+        summary |= {"importance_weighted_bound": bound} | averaged
+        arrays |= instead
     result = {
         "dataset": data.source.variant,
         "binarization": data.binarization,
@@ -138,6 +179,25 @@ def evaluate_run(
             summary["log_marginal_likelihood"], data.image_shape, _levels(data)
         ),
     }
+    if bidirectional:
+        bounds = annealed.bidirectional(
+            vae,
+            DRAWN,
+            num_annealing_steps,
+            num_chains,
+            seed,
+            start,
+            verbose=verbose,
+        )
+        result["bidirectional"] = annealed.summary_of_bounds(bounds)
+    if inference_gaps:
+        count = num_examples or REFINED
+        images = next(iter(data.in_order(split, count, count)))
+        gap = gaps.inference_gaps(vae, images, seed=seed, verbose=verbose)
+        result["inference_gaps"] = gap.summary()
+        arrays |= {
+            f"gaps_{name}": value for name, value in gap.arrays().items()
+        }
     if local is None:
         few = min(summary["num_examples"], DECOMPOSED)
         result["decomposition"] = _composition(
@@ -204,27 +264,3 @@ def _picture(result: dict[str, Any], arrays: dict[str, Any]) -> Image.Image:
         pareto.UNRELIABLE,
     )
     return figures.drawn(figure)
-
-
-def _by_quadrature(
-    estimates: importance.Estimates,
-    found: exact.Exact,
-    num_samples: int,
-    tolerance: float | None,
-) -> dict[str, Any]:
-    """The summary, with log p(x) that needs no draws."""
-    summary = importance.summary(
-        estimates._replace(
-            log_marginal_likelihood=found.log_marginal_likelihood
-        ),
-        num_samples,
-        tolerance,
-    )
-    return summary | {
-        "monte_carlo_standard_error": None,
-        "monte_carlo_bias": None,
-        "quadrature_error": float(found.quadrature_error.max()),
-        "importance_weighted_bound": float(
-            estimates.log_marginal_likelihood.mean()
-        ),
-    }
