@@ -1,11 +1,15 @@
 import pathlib
+from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from finished import FinishedRun
 
 import vae_tf
 from vae_tf.inference import held_out
+from vae_tf.inference.families import FAMILIES
+from vae_tf.inference.local import Local
 from vae_tf.pictures import snapshots
 from vae_tf.runs import directory
 from vae_tf.runs.building import load_data_of
@@ -45,6 +49,7 @@ class HeldOutTest(FinishedRun):
             1e-4,
         )
 
+    @pytest.mark.slow
     def test_a_new_image_gets_the_posterior_that_infer_finds(self):
         images = next(iter(self.data.test))[:4]
         posterior = held_out.posterior_of(self.vae, images)
@@ -57,14 +62,46 @@ class HeldOutTest(FinishedRun):
         self.assertAllClose(path[::10], ends, atol=1e-3)
 
     def test_evaluate_run(self):
-        result = vae_tf.evaluate_run(self.finished, "test", 50, 20)
+        def found(vae, images, *args, **kwargs):
+            # The prior: what `infer` finds is tested where it stands.
+            count = len(images)
+            parameters = {
+                "loc": tf.zeros((count, 2)),
+                "scale": tf.ones((count, 2)),
+            }
+            posterior = FAMILIES["mean_field"].distribution(parameters)
+            nothing = [np.zeros(count)] * 4
+            return Local(posterior, *nothing, "mean_field", parameters)
+
+        with mock.patch.object(held_out, "infer", found):
+            result = vae_tf.evaluate_run(self.finished, "test", 50, 20)
         self.assertEqual(result["inference"], "mean_field")
+        self.assertAllClose(result["kl"], 0.0, atol=1e-5)
         self.assertLess(result["elbo"], result["log_marginal_likelihood"])
-        self.assertBetween(result["knn_accuracy"], 0.0, 1.0)
-        with self.assertRaisesRegex(
-            vae_tf.UserError, "--method: expected importance, annealed"
-        ):
-            vae_tf.evaluate_run(self.finished, method="quadrature")
+        self.assertBetween(result["knn_accuracy"], 0.0, 0.5)  # of noise
+        for name, value in (("method", "quadrature"), ("tolerance", 0.1)):
+            with self.assertRaisesRegex(
+                vae_tf.UserError, f"^--{name}: expected .* no encoder, received"
+            ):
+                vae_tf.evaluate_run(self.finished, **{name: value})
+        with self.assertRaisesRegex(vae_tf.UserError, "^inference_gaps: .*tab"):
+            vae_tf.evaluate_run(self.finished, inference_gaps=True)
+
+    @pytest.mark.slow
+    def test_inferred_posteriors_are_no_worse_than_the_rows_of_training(self):
+        images = self.data.in_order("validation", 50, 50)
+        (first,) = images
+        estimates, posterior = held_out.evaluate(self.vae, images, 100, 0)
+        self.assertEqual(posterior.batch_shape, [50])
+        noise = tf.random.stateless_normal((100, 50, 2), [0, 1])
+        rows = self.vae.held_out(tf.range(50))
+        log_weights = self.vae.draws_from(rows, first, noise).log_weights
+        self.assertGreater(
+            estimates.elbo.mean(), tf.reduce_mean(log_weights) - 0.05
+        )
+        self.assertAllLess(
+            estimates.elbo - estimates.log_marginal_likelihood, 0.0
+        )
 
     def test_serves_what_takes_no_images(self):
         self.assertSameElements(
