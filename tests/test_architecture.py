@@ -74,6 +74,7 @@ HOUSE = {
         "explanation",
         "table",
         "local_vae",
+        "held_out",
     ],
     "pictures": [
         "latent_points",

@@ -28,7 +28,8 @@ PURPOSES = (
     "local bound",
     "annealing",
     "acceptance",
-    "held out",
+    "rows",
+    "held out rows",
 )
 SEED_BITS = 56
 EDGE = 2.0**-24  # of (0, 1), for float32

@@ -84,7 +84,9 @@ class LocalVAETest(tf.test.TestCase):
         # A z of one dimension has nothing to be independent of: q(z|x) can be
         # the posterior, and the ELBO log p(x).
         linear, weights, offset = linear_vae(1)
-        vae = local_vae(1, linear.decoder, objective=vae_tf.ELBO(num_samples=8))
+        vae = local_vae(
+            1, linear.decoder, objective=vae_tf.ELBO(num_samples=32)
+        )
         images = grey(HELD_OUT)
         exact = linear_gaussian.linear_gaussian(images, weights, offset, SCALE)
         for rate in (4e-3, 1e-3, 2e-4):
@@ -94,13 +96,13 @@ class LocalVAETest(tf.test.TestCase):
         posterior = vae.held_out(tf.range(HELD_OUT))
         scale = np.sqrt(exact.covariance[0, 0])
         self.assertAllClose(
-            posterior.mean() / scale, exact.loc / scale, atol=0.05
+            posterior.mean() / scale, exact.loc / scale, atol=0.1
         )
         self.assertAllClose(
-            posterior.stddev() / scale, np.ones((HELD_OUT, 1)), atol=0.05
+            posterior.stddev() / scale, np.ones((HELD_OUT, 1)), atol=0.1
         )
         log_p = exact.log_marginal_likelihood.mean()
-        self.assertAllClose(found["elbo"], log_p, atol=0.5)  # 8 draws
+        self.assertAllClose(found["elbo"], log_p, atol=0.3)  # 32 draws
 
     def test_saves_and_loads(self):
         path = pathlib.Path(self.create_tempdir().full_path) / "vae.keras"
@@ -119,9 +121,10 @@ class LocalVAETest(tf.test.TestCase):
     def test_importance_weighted_bound(self):
         vae = local_vae(objective=vae_tf.IWAE(4))
         self.assertEqual(vae.gradient_estimator, "dreg")
-        first = vae.train_on_batch(numbered(self.images), return_dict=True)
-        vae.fit(numbered(self.images), epochs=30, verbose=0)
-        last = vae.train_on_batch(numbered(self.images), return_dict=True)
+        first, *_, last = [
+            vae.train_on_batch(numbered(self.images), return_dict=True)
+            for _ in range(20)
+        ]
         self.assertGreater(last["iwae"], last["elbo"])
         self.assertGreater(last["iwae"], first["iwae"] + 1.0)  # nats
 

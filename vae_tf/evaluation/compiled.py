@@ -15,8 +15,11 @@ def compiled(vae: VAE, function: Callable) -> Any:
     """
     name = f"_compiled_{function.__module__}.{function.__qualname__}"
     if name not in vars(vae):
+        # Without AutoGraph, which makes errors of a user's its own.
         traced = tf.function(
-            lambda *args: function(vae, *args), jit_compile=True
+            lambda *args: function(vae, *args),
+            jit_compile=True,
+            autograph=False,
         )
         object.__setattr__(vae, name, traced)  # past Keras' tracking
     return vars(vae)[name]

@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vae_tf import objectives
 from vae_tf.data.pipeline import Data
+from vae_tf.inference.held_out import posterior_of, validation_posterior
 from vae_tf.noise import key, standard_normal
 from vae_tf.pictures import latent_points
 from vae_tf.priors import StandardNormal
@@ -124,7 +125,9 @@ def take(
         noise = standard_normal(
             (1, len(images), latent_dim), key("picture", seed, first)
         )
-        draws = vae.draws(images, noise)
+        draws = vae.draws_from(
+            validation_posterior(vae, images, first), images, noise
+        )
         latents.append(draws.z[0])
         elbos.append(objectives.elbo(draws).elbo)
         if latent_dim > 2 or not factorizes:
@@ -148,6 +151,7 @@ def take(
     )
     images, values = prior_predictive(vae, shows, spacing, seed)
     few = held.images[:NUM_RECONSTRUCTIONS]
+    codes = validation_posterior(vae, few, 0).mean()
     return Snapshot(
         epoch=epoch,
         elbo=float(np.concatenate(elbos).mean()),
@@ -163,7 +167,7 @@ def take(
         prior_predictive=np.round(255 * np.clip(images, 0, 1)).astype(np.uint8),
         values=values,
         images=few,
-        reconstructions=vae.reconstruct(few).numpy(),
+        reconstructions=vae.decoder(codes).mean().numpy(),
     )
 
 
@@ -260,7 +264,8 @@ def traversals(vae: VAE, image: np.ndarray, values: np.ndarray) -> np.ndarray:
     Raises:
       UserError: the image is not what `VAE.check_images` expects.
     """
-    (z,) = vae.encoder(vae.check_images(image[np.newaxis])).mean().numpy()
+    images = vae.check_images(image[np.newaxis])
+    (z,) = posterior_of(vae, images).mean().numpy()
     return vae.decoder(latent_points.traversals(z, values)).mean().numpy()
 
 
@@ -285,6 +290,6 @@ def interpolations(
         is unknown.
     """
     images = vae.check_images(np.stack([start, stop]))
-    first, last = vae.encoder(images).mean().numpy()
+    first, last = posterior_of(vae, images).mean().numpy()
     points = latent_points.interpolation(first, last, num_points, path)
     return vae.decoder(points).mean().numpy()

@@ -22,7 +22,8 @@ from vae_tf.evaluation import (
 )
 from vae_tf.evaluation.linear_probe import linear_accuracy
 from vae_tf.evaluation.moments import bound_sizes
-from vae_tf.inference import gaps
+from vae_tf.inference import gaps, held_out
+from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.pictures import figures, gallery, measures
 from vae_tf.pictures.snapshots import neighbour_accuracy
 from vae_tf.runs import report
@@ -54,7 +55,8 @@ def evaluate_run(
     bidirectional: bool = False,
     inference_gaps: bool = False,
 ) -> dict[str, Any]:
-    """Measures a run's best model on a split, and writes into the run
+    """Measures a run's best model on a split (without an encoder, by posteriors
+    inferred for its images, `held_out.evaluate`), and writes into the run
     `evaluation-<split>.json` and, image by image, `evaluation-<split>.npz`; its
     report, where it has one, then shows the figures.
 
@@ -110,6 +112,18 @@ def evaluate_run(
         growth.check(tolerance)
     run_dir = pathlib.Path(run_dir)
     vae, config = load(run_dir), Config.load(run_dir)
+    tabled = isinstance(vae, LocalVAE)
+    for name, value, expected in (
+        ("method", method, METHODS[:2]),
+        ("tolerance", tolerance, (None,)),
+    ):
+        if tabled and value not in expected:
+            words = ", ".join(map(str, expected))
+            raise UserError(
+                f"--{name}: expected {words} of a run with --inference "
+                f"mean_field, which has no encoder, received {value}."
+            )
+    start = "prior" if tabled else "encoder"  # of annealing
     require_writable(run_dir)
     data = load_data_of_run(run_dir, data_dir)
     dataset = data.in_order(split, importance.BATCH_SIZE, num_examples)
@@ -119,7 +133,13 @@ def evaluate_run(
     instead: dict[str, Any] = {}  # of importance sampling's log p(x)
     if method == "annealed":
         chains = annealed.evaluate(
-            vae, dataset, num_annealing_steps, num_chains, seed, verbose=verbose
+            vae,
+            dataset,
+            num_annealing_steps,
+            num_chains,
+            seed,
+            start,
+            verbose=verbose,
         )
         instead = chains._asdict()
         averaged = annealed.summary(chains, num_annealing_steps, num_chains)
@@ -127,9 +147,15 @@ def evaluate_run(
         found = exact.evaluate(vae, dataset, verbose=verbose)
         instead = found._asdict()
         averaged = exact.summary(found)
-    estimates = importance.evaluate(
-        vae, dataset, num_importance_samples, seed, verbose, tolerance
-    )
+    local = None
+    if tabled:
+        estimates, local = held_out.evaluate(
+            vae, dataset, num_importance_samples, seed, verbose
+        )
+    else:
+        estimates = importance.evaluate(
+            vae, dataset, num_importance_samples, seed, verbose, tolerance
+        )
     summary = importance.summary(estimates, num_importance_samples, tolerance)
     arrays = estimates._asdict()
     arrays["bound_sizes"] = np.array(bound_sizes(num_importance_samples))
@@ -143,6 +169,7 @@ def evaluate_run(
         "binarization": data.binarization,
         "dequantization": data.dequantization,
         "split": split,
+        "inference": config.inference,
         "likelihood": config.likelihood,
         "method": method,
         **summary,
@@ -154,7 +181,13 @@ def evaluate_run(
     }
     if bidirectional:
         bounds = annealed.bidirectional(
-            vae, DRAWN, num_annealing_steps, num_chains, seed, verbose=verbose
+            vae,
+            DRAWN,
+            num_annealing_steps,
+            num_chains,
+            seed,
+            start,
+            verbose=verbose,
         )
         result["bidirectional"] = annealed.summary_of_bounds(bounds)
     if inference_gaps:
@@ -165,15 +198,18 @@ def evaluate_run(
         arrays |= {
             f"gaps_{name}": value for name, value in gap.arrays().items()
         }
-    few = min(summary["num_examples"], DECOMPOSED)
-    result["decomposition"] = _composition(vae, data, split, few, seed, verbose)
+    if local is None:
+        few = min(summary["num_examples"], DECOMPOSED)
+        result["decomposition"] = _composition(
+            vae, data, split, few, seed, verbose
+        )
     labels = data.labels(split)
     if labels is not None:
-        codes = []
-        for number, images in enumerate(dataset):
-            posterior = vae.encoder(images)
-            drawn = posterior.sample(seed=[seed, number])
-            codes.append((drawn, posterior.mean()))
+        posteriors = map(vae.encoder, dataset) if local is None else [local]
+        codes = [
+            (posterior.sample(seed=[seed, number]), posterior.mean())
+            for number, posterior in enumerate(posteriors)
+        ]
         z, loc = map(np.concatenate, zip(*codes, strict=True))
         labels = labels[: len(z)]
         result["knn_accuracy"] = neighbour_accuracy(z, labels)
@@ -217,7 +253,8 @@ def _levels(data: Data) -> int | None:
 
 
 def _picture(result: dict[str, Any], arrays: dict[str, Any]) -> Image.Image:
-    per_dimension = result["decomposition"]["kl_per_dimension"]
+    composition = result.get("decomposition", {})
+    per_dimension = composition.get("kl_per_dimension")
     bounds = result["importance_weighted_bound_by_samples"]
     figure = measures.evaluation(
         None if per_dimension is None else np.array(per_dimension),

@@ -39,7 +39,8 @@ def export(
     trained_on: dict[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes a SavedModel with the signatures `decode` (= `serving_default`),
-    `encode`, `sample`, `sample_png`, `reconstruct` and `score`.
+    `encode`, `sample`, `sample_png`, `reconstruct` and `score`; where there is
+    no encoder (`LocalVAE`), `decode`, `sample` and `sample_png` alone.
 
     The bundle is written to a hidden directory, run in a fresh process as
     TensorFlow Serving would run it, and renamed to its version number only if

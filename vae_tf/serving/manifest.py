@@ -44,7 +44,9 @@ def write(
       num_importance_samples: K of `score`.
       trained_on: what is known of the run; None for a model of no run.
     """
-    posterior, likelihood = vae.encoder.posterior, vae.decoder.likelihood
+    # A table of q(z|x) has no head.
+    posterior = getattr(vae.encoder, "posterior", vae.encoder)
+    likelihood = vae.decoder.likelihood
     content = {
         "signatures": {
             name: {

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vae_tf.evaluation.moments import importance_moments
+from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.refusals import in_support
 from vae_tf.vae import VAE
 
@@ -25,7 +26,8 @@ FLOATS_AT_ONCE = 8192
 def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
     """Signature name -> (function, specs of its inputs).
 
-    `sample_png` is there for images that PNG knows, of 1 to 4 channels.
+    `sample_png` is there for images that PNG knows, of 1 to 4 channels, and
+    what takes images where the model has an encoder for those of clients.
 
     Args:
       vae: a trained model.
@@ -173,6 +175,9 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
     }
     if image_shape[-1] not in PNG_CHANNELS:
         del functions["sample_png"]
+    if isinstance(vae, LocalVAE):
+        for name in ("encode", "reconstruct", "score"):
+            del functions[name]
     return functions
 
 
