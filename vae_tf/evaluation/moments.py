@@ -79,7 +79,7 @@ def importance_moments(
         log_sum,
         log_sum_of_squares,
         largest,
-        bounds,
+        sums,
         recent,
         groups,
     ):
@@ -111,8 +111,8 @@ def importance_moments(
                 lambda: (largest, recent),
             )
         if sizes:
-            bounds, groups = _grouped(
-                bounds, groups, log_weights, chunk * at_once, num_samples, sizes
+            sums, groups = _grouped(
+                sums, groups, log_weights, chunk * at_once, num_samples, sizes
             )
         return (
             chunk + 1,
@@ -123,7 +123,7 @@ def importance_moments(
                 tf.concat([[log_sum_of_squares], 2 * log_weights], 0), axis=0
             ),
             largest,
-            bounds,
+            sums,
             recent,
             groups,
         )
@@ -145,7 +145,11 @@ def importance_moments(
             tf.fill([len(sizes), batch], -math.inf),
         ),
     )
-    return Moments(*result[1:7])
+    moments = Moments(*result[1:7])
+    size = tf.constant(sizes, tf.float64, (len(sizes), 1))
+    return moments._replace(
+        bounds=moments.bounds / (num_samples // size) - tf.math.log(size)
+    )
 
 
 def _merged(largest, recent):
@@ -158,36 +162,33 @@ def _merged(largest, recent):
     return tf.transpose(values), tf.fill(recent.shape, -math.inf)
 
 
-def _grouped(bounds, groups, log_weights, first, num_samples, sizes):
-    """The bounds `[J, B]`, float64, and log sum w of each group that is not
-    full `[J, B]`, after more draws `[K, B]`, the first of them number `first`.
+def _grouped(sums, groups, log_weights, first, num_samples, sizes):
+    """Sums of log sum w over groups that are full `[J, B]`, float64, and log
+    sum w of each group that is not `[J, B]`, after more draws `[K, B]`, the
+    first of them number `first`.
     """
-    column = tf.constant(sizes)[:, tf.newaxis]
-    whole = num_samples // column
-    log_size = tf.math.log(tf.cast(column, tf.float64))
+    at_once = log_weights.shape[0]
+    numbers = first + tf.range(at_once)[:, tf.newaxis]
+    full = (numbers + 1) % tf.constant(sizes) == 0  # [K, J]
 
     # A draw at a time: groups of every size fit every chunk, and of so few
     # numbers that costs next to nothing.
-    def add(number, bounds, groups):
-        log_weight = log_weights[number - first]
+    def add(row, sums, groups):
+        log_weight, ends = log_weights[row], full[row][:, tf.newaxis]
         larger = tf.maximum(groups, log_weight)
         smaller = tf.minimum(groups, log_weight)
         groups = tf.where(
             larger > -math.inf,
-            larger + tf.math.log1p(tf.exp(smaller - larger)),
+            larger + tf.math.log(1 + tf.exp(smaller - larger)),
             -math.inf,
         )
-        full = (number + 1) % column == 0
-        bound = (tf.cast(groups, tf.float64) - log_size) / tf.cast(
-            whole, tf.float64
-        )
         return (
-            number + 1,
-            tf.where(full, bounds + bound, bounds),
-            tf.where(full, -math.inf, groups),
+            row + 1,
+            sums + tf.cast(tf.where(ends, groups, 0.0), tf.float64),
+            tf.where(ends, -math.inf, groups),
         )
 
-    stop = tf.minimum(first + log_weights.shape[0], num_samples)
+    stop = tf.minimum(at_once, num_samples - first)
     return tf.while_loop(
-        lambda number, *_: number < stop, add, (first, bounds, groups)
+        lambda row, *_: row < stop, add, (tf.constant(0), sums, groups)
     )[1:]
