@@ -135,7 +135,8 @@ def annealed(
     takes one pass, and f_t is N(epsilon; 0, I) w(epsilon)^(b_t) with the
     importance weight w. With start "prior", r is p(z), f_t is p(z) p(x|z)^(b_t)
     and chains move in z: a longer way, which needs more steps, and finds parts
-    of p(z|x) that q(z|x) leaves out.
+    of p(z|x) that q(z|x) leaves out, such as the other side of the plane in two
+    dimensions, where start "encoder" is below log p(x) by more than it says.
 
     b_t is a sigmoid of t, rescaled, which is slow at both ends. The size of the
     proposals' steps, one for each image and t, is found by a few pilot chains
