@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 import vae_tf
-from benchmarks.shared.commands import paired, run
+from benchmarks.shared.commands import run
 from vae_tf import command_line
+from vae_tf.evaluation.comparison import paired
 from vae_tf.noise import key, standard_normal
 from vae_tf.runs.directory import load_data_of_run
 from vae_tf.settings import Settings, setting
@@ -52,19 +53,18 @@ def subset(settings: Comparison, path: pathlib.Path) -> None:
 
 
 def trained(inference: str, settings: Comparison, dataset: pathlib.Path):
-    """The model of a run, and its data."""
+    """The best model of a run, which goes on where it was stopped; its data."""
     folder = pathlib.Path(settings.runs_dir)
     run_dir = folder / f"{inference}-{settings.latent_dim}"
-    if not (run_dir / "report.html").exists():
-        begun = ["--resume"] if (run_dir / "config.json").exists() else []
-        run(
-            f"train.py --inference {inference} --dataset {dataset} "
-            f"--binarization static --latent_dim {settings.latent_dim} "
-            f"--epochs {settings.epochs} --figures_every {settings.epochs}",
-            "--run_dir",
-            str(run_dir),
-            *begun,
-        )
+    begun = ["--resume"] if (run_dir / "config.json").exists() else []
+    run(
+        f"train.py --inference {inference} --dataset {dataset} "
+        f"--binarization static --latent_dim {settings.latent_dim} "
+        f"--epochs {settings.epochs} --figures_every 0",
+        "--run_dir",
+        str(run_dir),
+        *begun,
+    )
     return vae_tf.load(run_dir), load_data_of_run(run_dir)
 
 
