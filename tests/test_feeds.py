@@ -73,13 +73,19 @@ WRONG = {
 
 class FeedsTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
-        *[(name, {"run_eagerly": True}) for name in FEEDS],
-        *[
-            (name, {"steps_per_execution": 4, "jit_compile": True})
-            for name in ("labelled", "dicts")
-        ],
+        *[(name, {"run_eagerly": True}) for name in FEEDS]
     )
     def test_every_feed_trains_on_its_images(self, feed, settings):
+        self.assert_trains_on_its_images(feed, settings)
+
+    @parameterized.parameters("labelled", "dicts")
+    @pytest.mark.slow
+    def test_the_compiled_loop_trains_on_its_images(self, feed):
+        self.assert_trains_on_its_images(
+            feed, {"steps_per_execution": 4, "jit_compile": True}
+        )
+
+    def assert_trains_on_its_images(self, feed, settings):
         batches = np.split(BITS, 3)
         expected = compiled(run_eagerly=True)
         for batch in batches:

@@ -3,6 +3,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from scipy import stats
@@ -113,6 +114,7 @@ class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
             found = decompose(vae, batches(random_bits(5)), 1, seed)
             self.assertAllLess(found.mutual_information, math.log(5) + 1e-5)
 
+    @pytest.mark.slow
     def test_of_many_images_information_is_that_of_the_distribution(self):
         # Images with a normal number of pixels would do: z = loc + scale eps
         # with loc in two places is a mixture; of 2 places, I < log 2, whether
@@ -144,6 +146,7 @@ class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
         mixture = decompose(combined(prior="mixture"), batches(random_bits(3)))
         self.assertIsNone(mixture.kl_per_dimension)
 
+    @pytest.mark.slow
     def test_streaming_changes_nothing_and_the_seed_fixes_the_result(self):
         images = random_bits(10)
         whole = decompose(small_vae(), batches(images), 12, seed=1)
@@ -175,6 +178,7 @@ class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
             1e-5,
         )
 
+    @pytest.mark.slow
     def test_a_flow_has_all_but_the_aggregate_posterior(self):
         vae, images = combined(posterior="iaf"), random_bits(9)
         with self.assertRaisesRegex(
@@ -201,6 +205,7 @@ class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIsNone(measured["standard_error"]["rate"])
         self.assertAllClose(measured["mutual_information"], 0, atol=1e-5)
 
+    @pytest.mark.slow
     def test_standard_error_is_the_spread_over_seeds_and_images(self):
         # Of images all alike, over draws alone.
         vae, images = small_vae(), np.repeat(random_bits(1), 50, 0)

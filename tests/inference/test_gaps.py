@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from linear import SCALE, grey, linear_vae
@@ -77,6 +78,7 @@ class LinearGaussianTest(tf.test.TestCase):
 
 
 class GapsTest(parameterized.TestCase, tf.test.TestCase):
+    @pytest.mark.slow
     def test_log_p_is_that_of_quadrature(self):
         vae, images = small_vae(), random_bits(5)
         gaps = vae_tf.inference_gaps(vae, images, "full_covariance")

@@ -4,6 +4,7 @@ import os
 from unittest import mock
 
 import numpy as np
+import pytest
 from finished import CONFIG, FinishedRun
 from small import written
 
@@ -82,6 +83,7 @@ class MeasurementTest(FinishedRun):
         for name in ("knn_accuracy", "linear_probe_accuracy"):
             self.assertBetween(result[name], 0.0, 1.0)
 
+    @pytest.mark.slow
     def test_evaluate_run_to_a_tolerance(self):
         fixed = vae_tf.evaluate_run(self.finished, "test", 100, 50)
         with mock.patch.multiple(growth, STRETCH=100, MOST=1000):
@@ -225,6 +227,7 @@ class MeasurementTest(FinishedRun):
         ):
             vae_tf.evaluate_run(self.finished)
 
+    @pytest.mark.slow
     def test_a_streamed_dataset_trains_and_is_measured(self):
         digits = sources.load_source("digits", None)
         streamed = dataclasses.replace(

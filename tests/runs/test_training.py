@@ -129,9 +129,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(self.rows("a"), self.rows("b"))
 
     @parameterized.named_parameters(
-        ("before_the_checkpoint", checkpoints, "save"),
         ("between_the_files", callbacks, "best"),
-        ("before_the_metrics", callbacks, "write_metrics"),
         (
             "vamp_iwae",
             checkpoints,
@@ -144,6 +142,8 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_ends_like_an_uninterrupted_one(*settings)
 
     @parameterized.named_parameters(
+        ("before_the_checkpoint", checkpoints, "save"),
+        ("before_the_metrics", callbacks, "write_metrics"),
         # More steps than one execution takes, and not a multiple of it.
         ("many_steps", checkpoints, "save", 16),
         (
@@ -206,6 +206,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         ):
             self.assertAllEqual(ours, theirs)
 
+    @pytest.mark.slow
     def test_a_run_killed_in_its_first_epoch_is_resumed(self):
         with (
             mock.patch.object(callbacks, "write_metrics", side_effect=Killed),

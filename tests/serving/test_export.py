@@ -152,6 +152,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
             vae_tf.export(small_vae(), self.directory)
         self.assertEqual(seen, ["_save", "_check", "1"])
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_no_version(self):
         # A process that may write no file longer than 3000 bytes, then one of
         # 100000, which the graph alone fills.
