@@ -8,7 +8,7 @@ from small import IMAGE_SHAPE, random_bits
 
 import vae_tf
 from vae_tf.evaluation import linear_gaussian
-from vae_tf.inference.local_vae import LocalVAE
+from vae_tf.inference.local_vae import HELD_OUT_UPDATES, LocalVAE
 from vae_tf.inference.table import PosteriorTable
 
 N, HELD_OUT, D = 12, 5, 2
@@ -104,6 +104,26 @@ class LocalVAETest(tf.test.TestCase):
         log_p = exact.log_marginal_likelihood.mean()
         self.assertAllClose(found["elbo"], log_p, atol=0.3)  # 32 draws
 
+    def test_a_row_goes_to_a_better_place_of_another_and_to_no_worse(self):
+        linear, weights, offset = linear_vae(1, strength=2.0)
+        vae = local_vae(1, linear.decoder, rate=1e-9)
+        images = np.tile(grey(1), (HELD_OUT, 1, 1, 1))
+        exact = linear_gaussian.linear_gaussian(images, weights, offset, SCALE)
+        scale = np.sqrt(exact.covariance[0, 0])
+        # One row lies where it should, one close by, the others far away.
+        away = np.array([[0.0], [0.1], [30.0], [-40.0], [50.0]])
+        vae.held_out.loc.assign(exact.loc + scale * away)
+        vae.held_out.scale.assign(np.full((HELD_OUT, 1), scale))
+        vae.held_out.visits.assign([7] * HELD_OUT)
+        vae.test_on_batch(numbered(images))
+        found = (vae.held_out.loc - exact.loc) / scale
+        self.assertAllClose(found[:2], away[:2], atol=1e-3)
+        self.assertAllInRange(found[2:], -0.001, 0.101)
+        updates = HELD_OUT_UPDATES
+        self.assertAllEqual(
+            vae.held_out.visits, [7 + updates] * 2 + [updates] * 3
+        )
+
     def test_saves_and_loads(self):
         path = pathlib.Path(self.create_tempdir().full_path) / "vae.keras"
         self.vae.train_on_batch(numbered(self.images))
@@ -123,7 +143,7 @@ class LocalVAETest(tf.test.TestCase):
         self.assertEqual(vae.gradient_estimator, "dreg")
         first, *_, last = [
             vae.train_on_batch(numbered(self.images), return_dict=True)
-            for _ in range(20)
+            for _ in range(40)
         ]
         self.assertGreater(last["iwae"], last["elbo"])
         self.assertGreater(last["iwae"], first["iwae"] + 1.0)  # nats

@@ -9,9 +9,9 @@ from tensorflow_probability import distributions as tfd
 
 from vae_tf import executions, feeds
 from vae_tf.decoder import Decoder
-from vae_tf.inference.table import PosteriorTable, as_numbers
+from vae_tf.inference.table import PosteriorTable, Rows, as_numbers
 from vae_tf.noise import key
-from vae_tf.objectives import Draws
+from vae_tf.objectives import Draws, elbo
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE, calls_of, minimize
 
@@ -19,6 +19,9 @@ from vae_tf.vae import VAE, calls_of, minimize
 # more and larger, so many times theta's step size in the units of `Rows.moved`.
 RATE = 50.0
 UPDATES = 3  # of the rows of a batch, in each step
+# Before, it looks at the places of so many others, and goes where it gains as
+# many nats.
+PLACES, LEAP = 16, 1.0
 HELD_OUT_UPDATES = 5  # and of a validation batch, in each pass
 
 
@@ -29,9 +32,10 @@ class LocalVAE(VAE):
 
     Amortized inference (a `VAE`) shares the parameters of an encoder among all
     images, mean-field inference shares none: Blei, Kucukelbir and McAuliffe
-    2017, arXiv:1601.00670, section 2.3. A step moves theta and the rows of its
-    own images, and nothing of other rows. A new image has no row:
-    `vae_tf.infer` finds a posterior for it, with theta held.
+    2017, arXiv:1601.00670, section 2.3. A step is one of variational EM: the
+    rows of its images are moved with theta held, then theta with the rows, and
+    nothing of other rows is touched. A new image has no row: `vae_tf.infer`
+    finds a posterior for it, with theta held.
 
     `fit` takes batches of dicts with `image` `[B, H, W, C]` and `row`, numbers
     `[B]`, all different, that are always the same for the same image:
@@ -169,19 +173,21 @@ class LocalVAE(VAE):
         """
         purpose, step, *seen = draws_of
         number = tf.cast(step, tf.int64) * 2**32
-        number += tf.cast(sum(seen), tf.int64) * updates
+        number += tf.cast(sum(seen), tf.int64) * (updates + 1)
         # A row is visited once in an epoch, theta updated once in a step.
         rate = RATE * self.optimizer.learning_rate
         place = executions.place_of(images)
 
-        def update(done, rows):
-            # TFP keeps what it made of a tensor, in a loop too, for use after.
-            own = tf.identity(images)
-            noise = self._noise(
-                key(purpose, self.seed, number + done),
+        def noise_of(update):
+            return self._noise(
+                key(purpose, self.seed, number + update),
                 place,
                 self.objective.num_samples,
             )
+
+        def update(done, rows):
+            # TFP keeps what it made of a tensor, in a loop too, for use after.
+            own, noise = tf.identity(images), noise_of(done)
             with tf.GradientTape() as tape:
                 step = tf.zeros_like(rows.mean)
                 tape.watch(step)
@@ -195,13 +201,38 @@ class LocalVAE(VAE):
                 )
             return done + 1, rows.updated(tape.gradient(value, step), rate)
 
+        rows = self._leapt(table.rows(numbers), images, noise_of(updates))
         _, rows = tf.while_loop(
             lambda done, _: done < updates,
             update,
-            (tf.constant(0, tf.int64), table.rows(numbers)),
+            (tf.constant(0, tf.int64), rows),
         )
         table.assign(numbers, rows)
         return rows.posterior
+
+    def _leapt(self, rows: Rows, images: tf.Tensor, noise: tf.Tensor) -> Rows:
+        """Rows, of which those go to where another one of the batch is that
+        have a larger ELBO there: a gradient does not lead past a worse place.
+        """
+        places = rows.loc[:PLACES]  # [M, D], as random as the batch
+        log_joint = self.decoder(places[:, tf.newaxis]).log_prob(images)
+        log_joint += self.prior_distribution().log_prob(places)[:, tf.newaxis]
+        best = tf.gather(places, tf.argmax(log_joint, axis=0))
+        # As they were at first, but for scale and the noise of both.
+        others = Rows(best, rows.scale, *map(tf.zeros_like, rows[2:]))
+        here, there = (
+            elbo(self.draws_from(one.posterior, images, noise)).elbo
+            for one in (rows, others)
+        )
+        leaps = there > here + LEAP
+        return Rows(
+            *(
+                tf.where(
+                    tf.reshape(leaps, [-1] + [1] * (a.shape.rank - 1)), b, a
+                )
+                for a, b in zip(rows, others, strict=True)
+            )
+        )
 
     def _numbered(self, data) -> tuple[tf.Tensor, tf.Tensor]:
         """The images of a batch, and the numbers of their rows."""
