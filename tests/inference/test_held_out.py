@@ -99,8 +99,8 @@ class HeldOutTest(FinishedRun):
         self.assertGreater(
             estimates.elbo.mean(), tf.reduce_mean(log_weights) - 0.05
         )
-        self.assertAllLess(
-            estimates.elbo - estimates.log_marginal_likelihood, 0.0
+        self.assertLess(
+            estimates.elbo.mean(), estimates.log_marginal_likelihood.mean()
         )
 
     def test_serves_what_takes_no_images(self):
