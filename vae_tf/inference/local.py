@@ -51,13 +51,13 @@ def infer(
     by itself, with p held: what an encoder approximates by one function of x.
 
     Adam (Kingma and Ba 2014, arXiv:1412.6980) on reparameterised gradients of
-    two pairs of opposite draws. It goes in rounds, of which the second half of
-    the steps is averaged: 50 steps of 0.1 standard deviations of q, 50 of 0.03,
-    400 of 0.01. An image goes through rounds of one kind until its ELBO, by 256
-    draws that are the same for every round, has grown by no more than the
-    tolerance; after those of the last kind it has converged. What the best
-    round gave is kept, the start among them, so that the ELBO is below the
-    start's by no more than those draws can tell.
+    two pairs of opposite draws, stratified over 50 steps. It goes in rounds, of
+    which the second half of the steps is averaged: 50 steps of 0.1 standard
+    deviations of q, 50 of 0.03, 200 of 0.01. An image goes through rounds of
+    one kind until its ELBO, by 256 draws that are the same for every round, has
+    grown by no more than the tolerance; after those of the last kind it has
+    converged. What the best round gave is kept, the start among them, so that
+    the ELBO is below the start's by no more than those draws can tell.
 
     An image's posterior is a function of its pixels and the seed, whatever
     images it comes with. Memory: the parameters of 2,048 images, three times;

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vae_tf.inference.families import MeanField, Parameters
 from vae_tf.settings import UserError
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8  # of a row's Adam
@@ -34,18 +35,18 @@ class Rows(NamedTuple):
     @property
     def posterior(self) -> tfd.Distribution:
         """q(z|x) = N(loc, diag(scale^2)), batch `[B]`, event `[D]`."""
-        return tfd.MultivariateNormalDiag(self.loc, self.scale)
+        return MeanField.distribution(self._parameters)
 
     def moved(self, step: tf.Tensor) -> "Rows":
-        """Rows after a step `[B, 2D]`, measured in what it moves: locations in
-        standard deviations, scales in shares of themselves, so that one step
-        size suits every image and every dimension.
-        """
-        along, growth = tf.split(step, 2, axis=-1)
+        """Rows after a step `[B, 2D]`, in the units of `MeanField.moved`."""
+        loc, scale = tf.split(step, 2, axis=-1)
         return self._replace(
-            loc=self.loc + self.scale * along,
-            scale=self.scale * tf.exp(growth),
+            **MeanField.moved(self._parameters, {"loc": loc, "scale": scale})
         )
+
+    @property
+    def _parameters(self) -> Parameters:
+        return {"loc": self.loc, "scale": self.scale}
 
     def updated(self, gradient: tf.Tensor, rate: tf.Tensor | float) -> "Rows":
         """Rows after an update of Adam (Kingma and Ba 2015, arXiv:1412.6980),
