@@ -124,7 +124,7 @@ def compiled_loop(
     steps = model.steps_per_execution
     taken = (lambda element: element) if images_of else model.step_input
 
-    @tf.function(jit_compile=True, reduce_retracing=True)
+    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
     def run(block, count, logs):
         """Trains on the first `count` of the batches `[steps, B, ...]`."""
 
@@ -146,10 +146,11 @@ def compiled_loop(
             specs[:] = given, _outputs_of(taken, given)
         return specs[1]
 
+    @tf.function(reduce_retracing=True, autograph=False)
     def train(batch):
         return model.train_step(images_of(batch) if images_of else batch)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator):
         def following(done):
             return tf.cond(
@@ -247,7 +248,9 @@ def _outputs_of(function: Callable, spec: Any) -> Any:
             if isinstance(output, (tf.Tensor, tf.TensorSpec))
             else output
         ),
-        tf.function(function).get_concrete_function(spec).structured_outputs,
+        tf.function(function, autograph=False)
+        .get_concrete_function(spec)
+        .structured_outputs,
     )
 
 
