@@ -96,10 +96,6 @@ class ExecutionsTest(StepsTest):
     @parameterized.named_parameters(
         ("elbo", small_vae, adam),
         (
-            "iwae_vamp",
-            lambda: small_vae(objective=vae_tf.IWAE(3), prior="vamp"),
-        ),
-        (
             "warm_up_alternate",
             lambda: small_vae(
                 objective=vae_tf.ELBO(kl_warmup_steps=7),
@@ -119,6 +115,10 @@ class ExecutionsTest(StepsTest):
         ),
         ("alternate", lambda: small_vae(train_variables="alternate")),
         ("vamp", lambda: small_vae(prior="vamp")),
+        (
+            "iwae_vamp",
+            lambda: small_vae(objective=vae_tf.IWAE(3), prior="vamp"),
+        ),
         ("iaf", lambda: small_vae(posterior=vae_tf.IAF(2, 2, (8,)))),
         ("logistic", lambda: combined("discretized_logistic")),
     )
@@ -161,12 +161,14 @@ class ExecutionsTest(StepsTest):
         ):
             self.assertAllClose(ours, theirs, 1e-3, 1e-5)
 
+    @pytest.mark.slow
     def test_equal_seeds_train_bit_identical_models(self):
         one, _ = looped()
         two, _ = trained(jit_compile=True, steps_per_execution=4)
         for ours, theirs in zip(one.weights, two.weights):
             self.assertAllEqual(ours, theirs)
 
+    @pytest.mark.slow
     def test_what_keras_offers_works(self):
         # Labels, arrays, a schedule of the rate, early stopping, batch ends.
         class Count(keras.callbacks.Callback):
@@ -275,6 +277,7 @@ class InStepTest(StepsTest):
 
 
 class StrategyTest(StepsTest):
+    @pytest.mark.slow
     def test_a_strategy_of_tensorflow_goes_through_keras_own_function(self):
         strategy = tf.distribute.OneDeviceStrategy("cpu:0")
         with strategy.scope():

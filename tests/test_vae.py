@@ -461,6 +461,7 @@ class SavingTest(parameterized.TestCase, tf.test.TestCase):
             model.fit(images, shuffle=False, verbose=0)
         self.assertAllClose(loaded.elbo(images, 1), vae.elbo(images, 1))
 
+    @pytest.mark.slow
     def test_loads_in_a_fresh_process(self):
         self.assert_loads_in_a_fresh_process("import vae_tf", "vae_tf.load")
 

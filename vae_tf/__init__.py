@@ -43,6 +43,7 @@ _HOMES = {
     "PosteriorTable": "inference.table",
     "LocalVAE": "inference.local_vae",
     "load": "runs.directory",
+    "draw_explanation": "pictures.inferred",
     "traversals": "pictures.snapshots",
     "interpolations": "pictures.snapshots",
     "evaluate_run": "runs.measurement",

@@ -1,6 +1,7 @@
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from linear import SCALE, grey, linear_vae
 from small import random_bits, small_vae
@@ -108,6 +109,7 @@ class GrowthTest(tf.test.TestCase):
             self.assertAllClose(alone[0], among[7], 1e-6)
             self.assertNotAllClose(among[6], among[7])
 
+    @pytest.mark.slow
     def test_stopping_by_the_error_biases_less_than_the_error(self):
         # Images stop at K of their own, by errors that their draws say of
         # themselves: the error is still what it says.

@@ -1,6 +1,7 @@
 import functools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from linear import SCALE, grey, linear_vae
@@ -63,6 +64,7 @@ class LinearGaussianTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(local.elbo, true.log_marginal_likelihood, atol=0.01)
         self.assertAllLess(local.elbo_error, 0.01)
 
+    @pytest.mark.slow
     def test_iaf_is_between_mean_field_and_log_p(self):
         _, _, true = known()
         local, normal = (

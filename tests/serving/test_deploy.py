@@ -12,6 +12,7 @@ import sys
 
 import model_server
 import numpy as np
+import pytest
 import tensorflow as tf
 import yaml
 from absl.testing import parameterized
@@ -105,6 +106,7 @@ class DocsTest(parameterized.TestCase, FinishedRun):
     changes = {"epochs": 1}
 
     @parameterized.parameters(*model_server.SERVERS)
+    @pytest.mark.slow
     def test_every_request_is_answered(self, server):
         command = model_server.command(server)
         for tool in ("bash", "curl", "python3"):

@@ -98,7 +98,7 @@ def inference_gaps(
       vae: a trained model.
       images: x `[N, H, W, C]`.
       family: of q, a name of `inference.families.FAMILIES`; None for that of
-        the encoder.
+        the encoder. Another one's amortization gap holds what it is richer by.
       num_samples: K >= 25, draws of each ELBO and of log p(x). Memory: K N
         numbers.
       seed: of the draws.
@@ -118,8 +118,9 @@ def inference_gaps(
         vae,
         images,
         family or family_of(vae),
-        verbose=verbose,
+        num_samples=num_samples,
         seed=seed,
+        verbose=verbose,
     )
     amortized = family_of(vae)
     before = weights.log_weights(

@@ -35,6 +35,12 @@ class Local(NamedTuple):
     family: str
     parameters: Parameters  # tensors [N, ...]
 
+    def rows(self, some: slice) -> tfd.Distribution:
+        """The posteriors of some of the images."""
+        return FAMILIES[self.family].distribution(
+            tf.nest.map_structure(lambda value: value[some], self.parameters)
+        )
+
 
 def infer(
     vae: VAE,

@@ -1,6 +1,7 @@
 """A run's best model, measured on a split of its data."""
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -24,7 +25,8 @@ from vae_tf.evaluation.linear_probe import linear_accuracy
 from vae_tf.evaluation.moments import bound_sizes
 from vae_tf.inference import gaps, held_out
 from vae_tf.inference.local_vae import LocalVAE
-from vae_tf.pictures import figures, gallery, measures
+from vae_tf.inference.plane import Plane, planes
+from vae_tf.pictures import figures, gallery, inferred, measures
 from vae_tf.pictures.snapshots import neighbour_accuracy
 from vae_tf.runs import report
 from vae_tf.runs.directory import (
@@ -39,6 +41,8 @@ METHODS = ("importance", "annealed", "quadrature")  # that find log p(x)
 DECOMPOSED = 2048  # images whose ELBO is taken apart: q(z) takes N^2 densities
 DRAWN = 100  # images drawn from the model, for --bidirectional
 REFINED = 1000  # images whose own q is found, for --gaps
+GAUSSIAN = ("mean_field", "full_covariance")  # and the encoder's own
+SHOWN = 3  # of them, whose p(z|x) is drawn, in two latent dimensions
 
 
 def evaluate_run(
@@ -90,7 +94,8 @@ def evaluate_run(
         made of (`decomposition.summary`); and, where images have classes,
         `knn_accuracy`: the share of images whose class is that of most of the 5
         nearest z ~ q(z|x) of others, and `linear_probe_accuracy`: that of a
-        linear classifier on the means of q(z|x) (`linear_accuracy`).
+        linear classifier on the means of q(z|x) (`linear_accuracy`); None of
+        too few images.
 
     Raises:
       UserError: there is no such run, split or method, the run is damaged, its
@@ -144,9 +149,9 @@ def evaluate_run(
         instead = chains._asdict()
         averaged = annealed.summary(chains, num_annealing_steps, num_chains)
     elif method == "quadrature":
-        found = exact.evaluate(vae, dataset, verbose=verbose)
-        instead = found._asdict()
-        averaged = exact.summary(found)
+        grid = exact.evaluate(vae, dataset, verbose=verbose)
+        instead = grid._asdict()
+        averaged = exact.summary(grid)
     local = None
     if tabled:
         estimates, local = held_out.evaluate(
@@ -179,6 +184,7 @@ def evaluate_run(
             summary["log_marginal_likelihood"], data.image_shape, _levels(data)
         ),
     }
+    pictures: dict[str, Image.Image] = {}
     if bidirectional:
         bounds = annealed.bidirectional(
             vae,
@@ -193,11 +199,26 @@ def evaluate_run(
     if inference_gaps:
         count = num_examples or REFINED
         images = next(iter(data.in_order(split, count, count)))
-        gap = gaps.inference_gaps(vae, images, seed=seed, verbose=verbose)
-        result["inference_gaps"] = gap.summary()
-        arrays |= {
-            f"gaps_{name}": value for name, value in gap.arrays().items()
+        own = gaps.family_of(vae)
+        found = {
+            family: gaps.inference_gaps(
+                vae, images, family, seed=seed, verbose=verbose
+            )
+            for family in dict.fromkeys((own, *GAUSSIAN))
         }
+        result["inference_gaps"] = found[own].summary() | {
+            "refined_elbo_by_family": {
+                family: float(gap.refined_elbo.mean())
+                for family, gap in found.items()
+            }
+        }
+        for family, gap in found.items():
+            place = "gaps" if family == own else f"gaps_{family}"
+            arrays |= {
+                f"{place}_{name}": value for name, value in gap.arrays().items()
+            }
+        if config.figures_every:
+            pictures[f"gaps_{split}"] = _picture_of_gaps(vae, images, found)
     if local is None:
         few = min(summary["num_examples"], DECOMPOSED)
         result["decomposition"] = _composition(
@@ -212,8 +233,11 @@ def evaluate_run(
         ]
         z, loc = map(np.concatenate, zip(*codes, strict=True))
         labels = labels[: len(z)]
-        result["knn_accuracy"] = neighbour_accuracy(z, labels)
-        result["linear_probe_accuracy"] = linear_accuracy(loc, labels)
+        for name, accuracy in (
+            ("knn_accuracy", neighbour_accuracy(z, labels)),
+            ("linear_probe_accuracy", linear_accuracy(loc, labels)),
+        ):  # of too few images there is none
+            result[name] = None if math.isnan(accuracy) else accuracy
     path = run_dir / f"evaluation-{split}.npz"
     with written_atomically(path) as temporary:
         np.savez(temporary, **arrays)
@@ -221,9 +245,8 @@ def evaluate_run(
     with written_atomically(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     if config.figures_every:
-        gallery.write(
-            run_dir, {f"evaluation_{split}": _picture(result, arrays)}
-        )
+        pictures[f"evaluation_{split}"] = _picture(result, arrays)
+        gallery.write(run_dir, pictures)
         report.write(run_dir)
     return result
 
@@ -244,6 +267,24 @@ def _composition(
     values = decomposition.summary(found, data.image_shape, _levels(data))
     del values["bits_per_dimension"]  # of log p(x), of these few alone
     return values
+
+
+def _picture_of_gaps(
+    vae: VAE, images, found: dict[str, gaps.Gaps]
+) -> Image.Image:
+    own = next(iter(found.values()))
+    shown: list[Plane] = []
+    if vae.encoder.latent_dim == 2:
+        some = slice(SHOWN)
+        shown = planes(vae, images[some], own.local.rows(some))
+    figure = inferred.gaps(
+        own.elbo,
+        {family: gap.refined_elbo for family, gap in found.items()},
+        # Each is below log p(x) on average: the highest is the nearest.
+        max(gap.log_marginal_likelihood.mean() for gap in found.values()),
+        shown,
+    )
+    return figures.drawn(figure)
 
 
 def _levels(data: Data) -> int | None:

@@ -87,6 +87,15 @@ MEASURES = (
     "tail of each image's weights: to the right of the line, log p(x) and its "
     "error are not to be trusted.",
 )
+GAPS = (
+    "bars from the ELBO to log p(x) for each family of q, a scatter of the "
+    "ELBO of the encoder's q and of the best one, and contours of p(z|x) "
+    "beside both",
+    "What the encoder misses of the best q of its family (amortization gap; of "
+    "another family, with what that is richer by), and what a family misses of "
+    "p(z|x) (approximation gap); the same image by image; and, in two latent "
+    "dimensions, p(z|x) of some images beside the encoder's q and the best.",
+)
 
 
 def report_run(
@@ -204,6 +213,7 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
         ),
         results=_results(run_dir, history),
         composition=_compositions(run_dir),
+        inference=_inference(run_dir),
         figures="\n".join(
             _figure(run_dir / gallery.FIGURES / name, words, caption)
             for name, words, caption in FIGURES
@@ -285,6 +295,25 @@ def _compositions(run_dir: pathlib.Path) -> str:
     return "\n".join(parts or ["<p>It has not been taken apart yet.</p>"])
 
 
+def _inference(run_dir: pathlib.Path) -> str:
+    """What separates the ELBO of each measured split from log p(x)."""
+    parts = []
+    for found in _measured(run_dir):
+        if "inference_gaps" not in found:  # it was not asked for
+            continue
+        split, values = found["split"], found["inference_gaps"]
+        parts.append(
+            f"<h3>The first {values['num_examples']} images of the {split} "
+            f"split, in nats per image</h3>{_values(values)}"
+        )
+        path = run_dir / gallery.FIGURES / f"gaps_{split}.png"
+        if path.is_file():
+            parts.append(_figure(path, *GAPS))
+    if parts:
+        parts.insert(0, "<h2>From the ELBO to log p(x)</h2>")
+    return "\n".join(parts)
+
+
 def _values(found: dict) -> str:
     """A table of what is one value or an interval."""
     rows = [
@@ -323,7 +352,7 @@ def _figure(path: pathlib.Path, words: str, caption: str) -> str:
         "training_curves",
         "traversals",
         "interpolations",
-    ) or path.stem.startswith("evaluation_")
+    ) or path.stem.startswith(("evaluation_", "gaps_"))
     return (
         f"<figure{' class=wide' if wide else ''}>"
         f'<img src="data:image/{path.suffix[1:]};base64,{content}" '
