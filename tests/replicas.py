@@ -1,5 +1,6 @@
 """Run by test_executions in a process of its own, whose CPU is several devices:
-prints, for each model, how far one update on all of them is from one device's.
+prints, for each model, or for those named, how far one update on all of them is
+from one device's.
 """
 
 import contextlib
@@ -45,9 +46,9 @@ def main():
     names = [f"CPU:{number}" for number in range(DEVICES)]
     strategy = tf.distribute.MirroredStrategy(names)
     apart = {}
-    for name, make in MODELS.items():
-        ours, logs = trained(make, strategy)
-        theirs, expected = trained(make)
+    for name in sys.argv[2:] or MODELS:
+        ours, logs = trained(MODELS[name], strategy)
+        theirs, expected = trained(MODELS[name])
         pairs = zip([*ours, *logs], [*theirs, *expected], strict=True)
         apart[name] = max(
             float(np.max(np.abs(np.subtract(one, two)))) for one, two in pairs

@@ -270,6 +270,7 @@ class GradientEstimatorTest(parameterized.TestCase, tf.test.TestCase):
             # The bound on the error is far below what is compared.
             self.assertLess(error.max(), 0.1 * np.abs(a.mean(0)).max())
 
+    @pytest.mark.slow
     def test_dreg_has_less_variance_for_the_encoder(self):
         self.assert_dreg_has_less_variance("standard_normal")
 

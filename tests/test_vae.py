@@ -334,6 +334,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertNotEqual(measure[0]["elbo"], first["elbo"])
 
+    @pytest.mark.slow
     def test_fit_takes_arrays_datasets_and_labels(self):
         images, labels = random_bits(8), np.arange(8)
         as_dataset = tf.data.Dataset.from_tensor_slices
@@ -391,6 +392,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         vae.fit(images, verbose=0)
         self.assertAllGreater(norm.moving_mean, 0.0)
 
+    @pytest.mark.slow
     def test_held_out_images_are_reconstructed_better_than_by_their_mean(self):
         data = vae_tf.load_data("digits")
         keras.utils.set_random_seed(0)

@@ -2,6 +2,7 @@ import math
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from linear import SCALE, grey, linear_vae
@@ -130,8 +131,14 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         claimed = math.sqrt(np.mean([f.variance[0] for f in found]))
         self.assertBetween(claimed / spread, 0.6, 1.6)
 
-    @parameterized.parameters(50, 1000)
-    def test_stated_intervals_cover_the_truth(self, num_samples):
+    def test_stated_intervals_cover_the_truth(self):
+        self.assert_stated_intervals_cover_the_truth(50)
+
+    @pytest.mark.slow
+    def test_stated_intervals_cover_the_truth_at_large_k(self):
+        self.assert_stated_intervals_cover_the_truth(1000)
+
+    def assert_stated_intervals_cover_the_truth(self, num_samples):
         # In 200 repetitions, of each of 20 images and of their mean.
         vae, weights, offset = linear_vae()
         images = grey(20)
@@ -155,6 +162,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         ]
         self.assertBetween(np.mean(np.abs(missed) < error), 0.90, 0.99)
 
+    @pytest.mark.slow
     def test_stated_error_is_the_true_one_at_small_k(self):
         # With a tail: the delta method's error is 0.91 of the true one here,
         # and the estimate lies 0.03 below log p(x).

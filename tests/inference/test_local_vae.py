@@ -2,6 +2,7 @@ import pathlib
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from linear import SCALE, grey, linear_vae
 from small import IMAGE_SHAPE, random_bits
@@ -138,6 +139,7 @@ class LocalVAETest(tf.test.TestCase):
             loaded.optimizer.variables, len(self.vae.optimizer.variables)
         )
 
+    @pytest.mark.slow
     def test_importance_weighted_bound(self):
         vae = local_vae(objective=vae_tf.IWAE(4))
         self.assertEqual(vae.gradient_estimator, "dreg")

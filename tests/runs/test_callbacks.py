@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from recording import RecordedRun, logs
 from small import random_bits, small_vae
@@ -76,6 +77,7 @@ class PicturesTest(RecordedRun):
             names,
         )
 
+    @pytest.mark.slow
     def test_a_resumed_run_goes_on_where_its_last_epoch_ended(self):
         self.look(range(4), history := [])
         # Killed in epoch 5, resumed after epoch 3.

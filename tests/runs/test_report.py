@@ -109,6 +109,24 @@ class ReportTest(FinishedRun):
         report.write(run_dir)
         self.assertIn("<b>&", " ".join(self.page(run_dir).text))
 
+    def test_gaps_that_were_measured_have_a_section(self):
+        run_dir = self.copy()
+        report.write(run_dir)
+        before = self.page(run_dir)
+        self.assertNotIn("From the ELBO to log p(x)", " ".join(before.text))
+        gaps = {"num_examples": 3, "amortization": 0.125, "converged": 1.0}
+        (run_dir / "evaluation-train.json").write_text(
+            json.dumps({"split": "train", "inference_gaps": gaps})
+        )
+        Image.new("RGB", (2, 2)).save(run_dir / "figures" / "gaps_train.png")
+        report.write(run_dir)
+        page = self.page(run_dir)
+        text = " ".join(page.text)
+        self.assertIn("From the ELBO to log p(x)", text)
+        self.assertIn("The first 3 images of the train split", text)
+        self.assertIn("0.125", text)
+        self.assertLen(page.images, len(before.images) + 1)
+
     def test_one_command_draws_everything_anew(self):
         run_dir = self.copy()
         expected = {
@@ -133,6 +151,7 @@ class ReportTest(FinishedRun):
 class FewImagesTest(parameterized.TestCase, tf.test.TestCase):
     """Of fewer than 20 images, one is held out."""
 
+    @pytest.mark.slow
     def test_a_run_ends_with_a_report(self):
         self.assert_a_run_ends_with_a_report(10, 2)
 

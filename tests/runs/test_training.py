@@ -116,6 +116,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertEqual(run.history[-1]["step"], 3 * 12)
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_metrics(self):
         self.train(run_dir="same")
         self.train(run_dir="other", seed=1)

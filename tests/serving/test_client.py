@@ -11,6 +11,7 @@ from unittest import mock
 
 import model_server
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from PIL import Image
@@ -281,6 +282,7 @@ class DoubleTest(Cases):
     server = model_server.DOUBLE
 
 
+@pytest.mark.slow
 class BatchingDoubleTest(Cases):
     __test__ = True
     server = model_server.DOUBLE
@@ -307,6 +309,7 @@ class LifeTest(parameterized.TestCase, tf.test.TestCase):
         shutil.copytree(EXPORTS.name, self.base)
 
     @parameterized.parameters(*model_server.SERVERS)
+    @pytest.mark.slow
     def test_a_new_version_and_a_new_server(self, server):
         serving = model_server.serving(server, self.base)
         with contextlib.ExitStack() as stack:

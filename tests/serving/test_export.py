@@ -41,6 +41,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
         super().setUp()
         self.directory = pathlib.Path(self.create_tempdir().full_path) / "vae"
 
+    @pytest.mark.slow
     def test_families_pass_the_check(self):
         self.assert_families_pass(
             "continuous_bernoulli", "iaf", "standard_normal", "conv"
@@ -120,6 +121,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
             vae_tf.export(small_vae(), self.directory)
         self.assertEmpty(os.listdir(self.directory))
 
+    @pytest.mark.slow
     def test_a_version_appears_whole(self):
         # Whenever an export is killed, its directory is what it was at the
         # call before: without a number until the one rename, and then whole
@@ -283,6 +285,7 @@ class BundleTest(tf.test.TestCase):
 
 
 class ExportRunTest(FinishedRun):
+    @pytest.mark.slow
     def test_the_manifest_says_what_the_run_is_worth(self):
         run_dir = self.copy()
         directory = run_dir.with_name("exported")

@@ -46,6 +46,12 @@ class Evaluation(Settings):
     num_chains: int = setting(
         16, "of annealed importance sampling, for each image", minimum=1
     )
+    annealing_start: str | None = setting(
+        None,
+        "where its chains start (unset: prior for latent_dim <= 2 or without "
+        "an encoder, else encoder)",
+        choices=("encoder", "prior"),
+    )
     bidirectional: bool = setting(
         False,
         "bounds of log p(x) from both sides, too, on 100 images that the model "

@@ -20,7 +20,7 @@ TURNS = ((0.1, 50), (0.03, 50), (0.01, 200))
 PAIRS = 2  # of draws +epsilon, -epsilon, in each step
 BLOCK = 50  # steps whose draws are stratified together
 COMMON = 256  # draws by which an image's rounds are compared
-BETA_1, BETA_2 = 0.9, 0.99  # of Adam
+BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8  # of Adam
 
 
 def maximised(
@@ -82,6 +82,24 @@ def maximised(
     return best, taken, converged
 
 
+def adam(
+    gradient: tf.Tensor, mean: tf.Tensor, square: tf.Tensor, count: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """An update of Adam (Kingma and Ba 2014, arXiv:1412.6980): the direction of
+    the step, and the decayed means of gradients and of their squares.
+
+    Args:
+      gradient: any shape.
+      mean, square: as the last update left them.
+      count: of updates, this one with them, float32, and broadcast.
+    """
+    mean = BETA_1 * mean + (1 - BETA_1) * gradient
+    square = BETA_2 * square + (1 - BETA_2) * gradient**2
+    slope = mean / (1 - BETA_1**count)
+    size = tf.sqrt(square / (1 - BETA_2**count)) + EPSILON
+    return slope / size, mean, square
+
+
 def _round(
     vae, images, family, parameters, rate, steps, seed
 ) -> tuple[Any, Any]:
@@ -125,22 +143,16 @@ def _round(
             )
         slope = tape.gradient(elbo, step)
         done = tf.cast(number, tf.float32) + 1
-
-        def decayed(beta, power):
-            return lambda old, new: beta * old + (1 - beta) * new**power
-
-        mean = tf.nest.map_structure(decayed(BETA_1, 1), mean, slope)
-        square = tf.nest.map_structure(decayed(BETA_2, 2), square, slope)
+        parts = (tf.nest.flatten(part) for part in (slope, mean, square))
+        ups, mean, square = (
+            tf.nest.pack_sequence_as(none, new)
+            for new in zip(
+                *(adam(*of, done) for of in zip(*parts, strict=True)),
+                strict=True,
+            )
+        )
         step = tf.nest.map_structure(
-            lambda value, mean, square: (
-                value
-                + rate
-                * (mean / (1 - BETA_1**done))
-                / (tf.sqrt(square / (1 - BETA_2**done)) + 1e-8)
-            ),
-            step,
-            mean,
-            square,
+            lambda value, up: value + rate * up, step, ups
         )
         share = tf.where(2 * number >= steps, 2 / steps, 0)
         share = tf.cast(share, tf.float32)

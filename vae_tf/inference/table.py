@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vae_tf.inference.ascent import adam
 from vae_tf.inference.families import MeanField, Parameters
 from vae_tf.settings import UserError
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8  # of a row's Adam
 SPREAD = 1e-2  # of the locations that training starts from
 NO_ROW = (
     "images: expected numbers of rows [B] of the table that is trained with "
@@ -49,8 +49,8 @@ class Rows(NamedTuple):
         return {"loc": self.loc, "scale": self.scale}
 
     def updated(self, gradient: tf.Tensor, rate: tf.Tensor | float) -> "Rows":
-        """Rows after an update of Adam (Kingma and Ba 2015, arXiv:1412.6980),
-        each with its own moments and its own count of them.
+        """Rows after an update of Adam (`ascent.adam`), each with its own
+        moments and its own count of them.
 
         Args:
           gradient: of each image's bound, in nats, by `moved`'s step, at no
@@ -58,13 +58,15 @@ class Rows(NamedTuple):
           rate: of the step.
         """
         visits = self.visits + 1
-        mean = BETA_1 * self.mean + (1 - BETA_1) * gradient
-        square = BETA_2 * self.square + (1 - BETA_2) * gradient**2
-        done = tf.cast(visits, tf.float32)[:, tf.newaxis]
-        slope = mean / (1 - BETA_1**done)
-        size = tf.sqrt(square / (1 - BETA_2**done)) + EPSILON
-        moved = self.moved(rate * slope / size)
-        return moved._replace(mean=mean, square=square, visits=visits)
+        up, mean, square = adam(
+            gradient,
+            self.mean,
+            self.square,
+            tf.cast(visits, tf.float32)[:, tf.newaxis],
+        )
+        return self.moved(rate * up)._replace(
+            mean=mean, square=square, visits=visits
+        )
 
 
 def as_numbers(rows) -> tf.Tensor:

@@ -56,6 +56,7 @@ def evaluate_run(
     tolerance: float | None = None,
     num_annealing_steps: int = 100,
     num_chains: int = 16,
+    annealing_start: str | None = None,
     bidirectional: bool = False,
     inference_gaps: bool = False,
 ) -> dict[str, Any]:
@@ -79,6 +80,10 @@ def evaluate_run(
         by image until the Monte Carlo standard error of log p(x) is below it,
         or K is 128,000 (see `importance.evaluate`). None: K for all.
       num_annealing_steps, num_chains: of annealed importance sampling.
+      annealing_start: "encoder" or "prior", where its chains start; None for
+        the prior of a model without an encoder, or of two latent dimensions or
+        fewer, where p(z|x) may have parts that q(z|x) leaves out and chains
+        find the way to all of them.
       bidirectional: bounds of log p(x) from both sides, too, on 100 images that
         the model draws (`annealed.bidirectional`).
       inference_gaps: what of log p(x) - ELBO is the encoder's and what its
@@ -121,6 +126,7 @@ def evaluate_run(
     for name, value, expected in (
         ("method", method, METHODS[:2]),
         ("tolerance", tolerance, (None,)),
+        ("annealing_start", annealing_start, (None, "prior")),
     ):
         if tabled and value not in expected:
             words = ", ".join(map(str, expected))
@@ -128,7 +134,8 @@ def evaluate_run(
                 f"--{name}: expected {words} of a run with --inference "
                 f"mean_field, which has no encoder, received {value}."
             )
-    start = "prior" if tabled else "encoder"  # of annealing
+    near = tabled or vae.encoder.latent_dim <= 2
+    start = annealing_start or ("prior" if near else "encoder")
     require_writable(run_dir)
     data = load_data_of_run(run_dir, data_dir)
     dataset = data.in_order(split, importance.BATCH_SIZE, num_examples)
