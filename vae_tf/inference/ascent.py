@@ -144,12 +144,13 @@ def _round(
         slope = tape.gradient(elbo, step)
         done = tf.cast(number, tf.float32) + 1
         parts = (tf.nest.flatten(part) for part in (slope, mean, square))
+        moved = [
+            adam(slope, mean, square, done)
+            for slope, mean, square in zip(*parts, strict=True)
+        ]
         ups, mean, square = (
             tf.nest.pack_sequence_as(none, new)
-            for new in zip(
-                *(adam(*of, done) for of in zip(*parts, strict=True)),
-                strict=True,
-            )
+            for new in zip(*moved, strict=True)
         )
         step = tf.nest.map_structure(
             lambda value, up: value + rate * up, step, ups
