@@ -123,6 +123,7 @@ class ExecutionsTest(StepsTest):
     def test_each_choice_takes_the_steps_of_eager_execution(self, make):
         self.assert_takes_the_steps_of_eager_execution(make, adam)
 
+    @pytest.mark.slow
     def test_four_steps_in_an_execution(self):
         self.assert_same(looped(), uncompiled())
 

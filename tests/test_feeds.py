@@ -221,6 +221,7 @@ class TargetsTest(parameterized.TestCase, tf.test.TestCase):
             found.kl, vae.elbo_terms(noisy, noise, noisy).kl, 1e-5
         )
 
+    @pytest.mark.slow
     def test_fit_learns_the_targets(self):
         self.assert_fit_learns_the_targets(jit_compile=False)
 

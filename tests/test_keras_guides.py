@@ -687,6 +687,7 @@ class CallbackTest(GuideTest):
         for name, numbers in history.items():
             self.assertAllClose([float(row[name]) for row in rows], numbers)
 
+    @pytest.mark.slow
     def test_tensorboard_shows_the_history(self):
         path = self.path("logs")
         history = watched(

@@ -101,6 +101,7 @@ class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(found.mutual_information, np.zeros(7), atol=1e-5)
         self.assertAllClose(found.marginal_kl, found.kl, atol=1e-5)
 
+    @pytest.mark.slow
     def test_posteriors_that_do_not_overlap_tell_all_of_it(self):
         vae, _ = vae_with([100.0])
         images = with_pixels(*range(9))

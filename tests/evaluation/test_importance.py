@@ -272,6 +272,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         error = measured["importance_weighted_bound_by_samples_standard_error"]
         self.assertAllClose(error["2000"], measured["standard_error"], 1e-4)
 
+    @pytest.mark.slow
     def test_summary_says_how_many_draws_a_tolerance_took(self):
         vae, images = small_vae(), random_bits(8)
         with mock.patch.multiple(growth, STRETCH=40, PLACES=8, MOST=400):

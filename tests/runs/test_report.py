@@ -127,6 +127,7 @@ class ReportTest(FinishedRun):
         self.assertIn("0.125", text)
         self.assertLen(page.images, len(before.images) + 1)
 
+    @pytest.mark.slow
     def test_one_command_draws_everything_anew(self):
         run_dir = self.copy()
         expected = {

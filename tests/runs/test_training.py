@@ -58,6 +58,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             {k: v for k, v in row.items() if k != "seconds"} for row in rows
         ]
 
+    @pytest.mark.slow
     def test_mixed_precision_hardly_moves_the_elbo(self):
         self.assert_mixed_precision_hardly_moves_the_elbo("mlp")
 
@@ -215,6 +216,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.train(run_dir="cut", resume=True)
         self.assertEqual(self.rows("cut"), self.rows(self.whole.run_dir))
 
+    @pytest.mark.slow
     def test_a_longer_resumed_run_says_what_becomes_of_its_step_size(self):
         self.train(run_dir="cut", epochs=1)
         with self.assertWarnsRegex(UserWarning, "2 stretches the cosine"):
@@ -235,6 +237,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertRaisesRegex(vae_tf.UserError, "the 4 epochs .* 3"):
             self.train(run_dir="cut", epochs=3, resume=True, **constant)
 
+    @pytest.mark.slow
     def test_early_stopping_also_stops_a_resumed_run(self):
         options = {
             "early_stopping_patience": 1,
