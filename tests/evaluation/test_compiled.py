@@ -13,6 +13,12 @@ def _stddev(vae, images):
 
 
 class CompiledTest(tf.test.TestCase):
+    def test_models_by_the_dozen_are_compiled_without_complaint(self):
+        # TensorFlow warns of a function that is traced again and again.
+        with self.assertNoLogs("tensorflow", "WARNING"):
+            for seed in range(6):
+                compiled(small_vae(seed=seed), _mean)(random_bits(3))
+
     def test_is_kept_with_its_model_and_reads_its_variables(self):
         vae, other, images = small_vae(), small_vae(seed=1), random_bits(3)
         for model in (vae, other):

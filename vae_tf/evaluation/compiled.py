@@ -1,5 +1,6 @@
 """Functions of a model, compiled once for each model."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,11 @@ def compiled(vae: VAE, function: Callable) -> Any:
     """
     name = f"_compiled_{function.__module__}.{function.__qualname__}"
     if name not in vars(vae):
-        # Without AutoGraph, which makes errors of a user's its own.
+        # Without AutoGraph, which makes errors of a user's its own; and no
+        # lambda, because TensorFlow counts tracings, of which it complains, by
+        # the line of code, and all of them would share this one.
         traced = tf.function(
-            lambda *args: function(vae, *args),
-            jit_compile=True,
-            autograph=False,
+            functools.partial(function, vae), jit_compile=True, autograph=False
         )
         object.__setattr__(vae, name, traced)  # past Keras' tracking
     return vars(vae)[name]

@@ -69,6 +69,7 @@ def _bars(axes, elbo, refined, log_p) -> None:
     axes.set_yticks(range(len(refined)), refined)
     axes.invert_yaxis()
     axes.margins(x=0.08)
+    axes.xaxis.get_major_locator().set_params(nbins=4)
     axes.set_ylim(len(refined) - 0.4, -1.2)  # room for the legend
     axes.legend(
         handles=[
