@@ -36,7 +36,6 @@ def planes(vae: VAE, images, refined: tfd.Distribution) -> list[Plane]:
     """
     images = vae.check_images(images)
     amortized = vae.encoder(images)
-
     prior = vae.prior_distribution()
 
     def log_densities(axes, number):

@@ -14,7 +14,7 @@ from vae_tf.inference.explanation import Explanation
 from vae_tf.inference.plane import Plane
 from vae_tf.pictures.figures import DPI, FAINT, INK, TRAINING, VALIDATION, plain
 
-ELBO, AMORTIZATION, APPROXIMATION = "#e4e4e4", "#88ccee", "#cc6677"
+AMORTIZATION, APPROXIMATION = "#88ccee", "#cc6677"
 CONTOURS = np.exp([-2.0, -0.5])  # 2 and 1 standard deviations of a Gaussian
 DIMENSIONS = 20  # latent dimensions shown, those of most nats
 
@@ -67,10 +67,11 @@ def _bars(axes, elbo, refined, log_p) -> None:
                 color=INK,
             )
     axes.set_yticks(range(len(refined)), refined)
-    axes.invert_yaxis()
     axes.margins(x=0.08)
     axes.xaxis.get_major_locator().set_params(nbins=4)
-    axes.set_ylim(len(refined) - 0.4, -1.2)  # room for the legend
+    axes.set_ylim(
+        len(refined) - 0.4, -1.2
+    )  # the first on top, below the legend
     axes.legend(
         handles=[
             Patch(color=AMORTIZATION, label="ELBO to the best q"),
@@ -127,7 +128,10 @@ def _plane(axes, plane: Plane, number: int) -> None:
 def draw_explanation(found: Explanation) -> Figure:
     """What `vae_tf.explain` has found of one image, as a picture: image,
     reconstruction, the nats of each pixel and each latent dimension, and every
-    quantity under both of its names.
+    quantity, in nats, under both of its names.
+
+    Args:
+      found: of `vae_tf.explain`.
     """
     figure = Figure(figsize=(9.6, 5.2), dpi=DPI, layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15))

@@ -280,38 +280,38 @@ def _measured(run_dir: pathlib.Path) -> list[dict]:
 
 def _compositions(run_dir: pathlib.Path) -> str:
     """What the ELBO of each measured split is made of."""
-    parts = []
-    for found in _measured(run_dir):
-        if "decomposition" not in found:  # of an earlier version
-            continue
-        split, values = found["split"], found["decomposition"]
-        parts.append(
-            f"<h3>The first {values['num_examples']} images of the {split} "
-            f"split, in nats per image</h3>{_values(values)}"
-        )
-        path = run_dir / gallery.FIGURES / f"evaluation_{split}.png"
-        if path.is_file():
-            parts.append(_figure(path, *MEASURES))
+    parts = _parts(run_dir, "decomposition", "evaluation", MEASURES)
     return "\n".join(parts or ["<p>It has not been taken apart yet.</p>"])
 
 
 def _inference(run_dir: pathlib.Path) -> str:
-    """What separates the ELBO of each measured split from log p(x)."""
+    """What separates the ELBO of each measured split from log p(x), where that
+    was asked for.
+    """
+    parts = _parts(run_dir, "inference_gaps", "gaps", GAPS)
+    head = ["<h2>From the ELBO to log p(x)</h2>"] if parts else []
+    return "\n".join(head + parts)
+
+
+def _parts(
+    run_dir: pathlib.Path, name: str, picture: str, words: tuple[str, str]
+) -> list[str]:
+    """A table of what an evaluation says under this name, and its picture, for
+    each split that has it.
+    """
     parts = []
     for found in _measured(run_dir):
-        if "inference_gaps" not in found:  # it was not asked for
+        if name not in found:  # of an earlier version, or not asked for
             continue
-        split, values = found["split"], found["inference_gaps"]
+        split, values = found["split"], found[name]
         parts.append(
             f"<h3>The first {values['num_examples']} images of the {split} "
             f"split, in nats per image</h3>{_values(values)}"
         )
-        path = run_dir / gallery.FIGURES / f"gaps_{split}.png"
+        path = run_dir / gallery.FIGURES / f"{picture}_{split}.png"
         if path.is_file():
-            parts.append(_figure(path, *GAPS))
-    if parts:
-        parts.insert(0, "<h2>From the ELBO to log p(x)</h2>")
-    return "\n".join(parts)
+            parts.append(_figure(path, *words))
+    return parts
 
 
 def _values(found: dict) -> str:
