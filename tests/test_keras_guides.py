@@ -703,6 +703,7 @@ class CallbackTest(GuideTest):
                 ]
                 self.assertAllClose(shown, history[prefix + name], 1e-6)
 
+    @pytest.mark.slow
     def test_averaged_weights_are_validated_and_kept(self):
         vae = eager(
             optimizer=keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.9)
@@ -914,6 +915,7 @@ class SavingTest(GuideTest):
         self.assertIsInstance(loaded, Bright)
         self.assert_identical(loaded.get_weights(), vae.get_weights())
 
+    @pytest.mark.slow
     def test_a_new_process_needs_the_import_alone(self):
         vae = small_vae()
         folder = self.create_tempdir().full_path

@@ -45,6 +45,7 @@ def with_pixels(*counts):
 
 
 class DecompositionTest(parameterized.TestCase, tf.test.TestCase):
+    @pytest.mark.slow
     def test_terms_are_integrals_over_the_aggregate_posterior(self):
         vae, scale = vae_with([0.7])
         counts = np.array([0, 1, 1, 2, 5, 6])

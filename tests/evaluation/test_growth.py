@@ -47,6 +47,7 @@ class GrowthTest(tf.test.TestCase):
         further = found.num_samples > before.num_samples
         self.assertAllGreaterEqual(np.sqrt(before.variance[further]), 0.1)
 
+    @pytest.mark.slow
     def test_all_draws_count_once(self):
         found = tolerated(self.vae, 1e-6, most=170)
         self.assertAllEqual(found.num_samples, [160] * 8)

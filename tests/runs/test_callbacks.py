@@ -85,6 +85,7 @@ class PicturesTest(RecordedRun):
         self.look(range(3, 5), history)
         self.assertEqual(self.epochs(), [0, 2, 4, 5])
 
+    @pytest.mark.slow
     def test_leaves_training_as_it_was(self):
         images = random_bits(8)
         twin = small_vae()

@@ -159,6 +159,7 @@ class MeasurementTest(FinishedRun):
 
     # Of the encoder's family alone: a compilation less.
     @mock.patch.object(measurement, "GAUSSIAN", ())
+    @pytest.mark.slow
     def test_evaluate_run_by_annealing_with_bounds_and_gaps(self):
         result = vae_tf.evaluate_run(
             self.finished,
