@@ -8,6 +8,8 @@ from small import small_vae
 
 import vae_tf
 from vae_tf.runs import callbacks
+from vae_tf.runs.checkpoints import Progress
+from vae_tf.runs.interruption import Asked
 
 
 def logs(val_elbo, elbo=-3.0):
@@ -25,13 +27,15 @@ class RecordedRun(tf.test.TestCase):
         self.vae.compile(optimizer=keras.optimizers.Adam(1e-2))
         self.vae.optimizer.build(self.vae.trainable_variables)
 
-    def recorder(self, history=(), patience=0):
+    def recorder(self, history=(), **settings):
         recorder = callbacks.RunRecorder(
             self.run_dir,
-            vae_tf.Config(early_stopping_patience=patience, learning_rate=7.0),
+            vae_tf.Config(learning_rate=7.0, **settings),
             lambda epoch: None,
-            list(history),
+            Progress(list(history)),
+            Asked(),
         )
         recorder.set_model(self.vae)
+        recorder.set_params({"steps": 100})
         recorder.on_train_begin()
         return recorder

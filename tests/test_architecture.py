@@ -86,6 +86,10 @@ HOUSE = {
         "gallery",
     ],
     "runs": [
+        "sums",
+        "lock",
+        "reading",
+        "interruption",
         "building",
         "directory",
         "checkpoints",

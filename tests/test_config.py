@@ -17,6 +17,14 @@ from vae_tf import (
 from vae_tf.config import Config
 from vae_tf.settings import UserError
 
+DATA = {
+    "variant": "x",
+    "levels": 2,
+    "image_shape": [1, 1, 1],
+    "splits": {"train": 3, "validation": 2, "test": 1},
+    "checksum": "sha256:0",
+}
+
 
 class ConfigTest(parameterized.TestCase, tf.test.TestCase):
     def test_choices_are_the_members_of_each_family(self):
@@ -108,9 +116,35 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         ("another_json", "[1, 2]", "under `data`, checksum, image_shape"),
         (
             "edited",
-            '{"latent_dim": "two", "data": {"variant": "x", "levels": 2, '
-            '"image_shape": [1, 1, 1], "splits": {}, "checksum": "x"}}',
+            json.dumps({"latent_dim": "two", "data": DATA}),
             "config.json: --latent_dim: expected an integer",
+        ),
+        (
+            "beyond_any_number",
+            json.dumps({"learning_rate": 10**400, "data": DATA}),
+            "config.json: --learning_rate: expected a finite number",
+        ),
+        (
+            "versions_of_nothing",
+            json.dumps({"data": DATA, "versions": 3}),
+            "expected versions of packages by name .* received 3",
+        ),
+        *(
+            (
+                f"data_{number}",
+                json.dumps({"data": DATA | {name: value}}),
+                "under `data`, checksum, image_shape",
+            )
+            for number, (name, value) in enumerate(
+                (
+                    ("levels", "2"),
+                    ("levels", 0),
+                    ("image_shape", [1, 1]),
+                    ("image_shape", [1, 1, 10**30]),
+                    ("splits", {"train": 3}),
+                    ("checksum", None),
+                )
+            )
         ),
     )
     def test_damaged_run(self, text, message):
@@ -122,6 +156,6 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
 
     def write(self, values):
         run_dir = pathlib.Path(self.create_tempdir().full_path)
-        values |= {"data": dict.fromkeys(config.DESCRIPTION)}
+        values |= {"data": DATA}
         (run_dir / "config.json").write_text(json.dumps(values))
         return run_dir

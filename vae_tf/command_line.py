@@ -119,18 +119,31 @@ def run(
     says what they are, after `about`.
 
     Exits with 0 on success and after `--help`; with 2 and one line `ERROR: ...`
-    on a `UserError`. Any other exception is our bug, and keeps its traceback.
+    on a `UserError`; with 130 and one line after Ctrl-C, as a shell does, or
+    the code of what was interrupted. Any other exception is our bug, and keeps
+    its traceback.
     """
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"
     )  # TensorFlow's start-up chatter.
     warnings.showwarning = lambda message, *_, **__: print(
-        f"WARNING: {message}", file=sys.stderr
+        f"WARNING: {one_line(str(message))}", file=sys.stderr
     )
     try:
         given = _given(settings, sys.argv, about or "")
         if given is not None:
             action(given)
     except UserError as error:
-        print("ERROR:", " ".join(str(error).split()), file=sys.stderr)
+        print("ERROR:", one_line(str(error)), file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:
+        print(one_line(str(error)) or "Interrupted.", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 130))
+
+
+def one_line(text: str) -> str:
+    """A message without what would break a line, or command a terminal."""
+    return " ".join(
+        "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word)
+        for word in text.split()
+    )

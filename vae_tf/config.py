@@ -49,7 +49,13 @@ NOT_IN_SUPPORT = {
 
 
 # What a run must know of its data, as `Data.describe` gives it.
-DESCRIPTION = {"variant", "levels", "image_shape", "splits", "checksum"}
+DESCRIPTION = {
+    "variant": str,
+    "levels": int,
+    "image_shape": list,
+    "splits": dict,
+    "checksum": str,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +125,12 @@ class Config(Settings):
         "(folders train, validation and test in it are its splits, others its "
         "classes) or to an .npz of arrays x_train, y_train, x_test, y_test "
         "(unset: mnist, or digits where mnist is out of reach)",
+        path=True,
     )
     data_dir: str | None = setting(
-        None, "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)"
+        None,
+        "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)",
+        path=True,
     )
     binarization: str | None = setting(
         None,
@@ -231,10 +240,17 @@ class Config(Settings):
 
     # Where.
     run_dir: str | None = setting(
-        None, "where the run is written (unset: a fresh runs/<dataset>-<time>)"
+        None,
+        "where the run is written (unset: a fresh runs/<dataset>-<time>)",
+        path=True,
     )
     resume: bool = setting(
-        False, "go on with the run in --run_dir from its last finished epoch"
+        False, "go on with the run in --run_dir from where it was kept last"
+    )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "a state to resume from is also kept so often within an epoch",
+        above=0.0,
     )
 
     # What may differ when a run is resumed; everything else is the run.
@@ -246,6 +262,7 @@ class Config(Settings):
         "data_dir",
         "run_dir",
         "resume",
+        "checkpoint_minutes",
     )
 
     def __post_init__(self):
@@ -338,9 +355,27 @@ def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:
             f"({error})."
         ) from None
     data = values.get("data") if isinstance(values, dict) else None
-    if not isinstance(data, dict) or not DESCRIPTION <= set(data):
+    if not (isinstance(data, dict) and _describes(data)):
         raise UserError(
             f"{path}: expected a run's settings and, under `data`, "
             f"{', '.join(sorted(DESCRIPTION))}, received something else."
         )
+    if not isinstance(values.setdefault("versions", {}), dict):
+        raise UserError(
+            f"{path}: expected versions of packages by name under `versions`, "
+            f"received {values['versions']!r}."
+        )
     return values
+
+
+def _describes(data: dict[str, Any]) -> bool:
+    """Whether these are values as `Data.describe` gives them."""
+    if any(not isinstance(data.get(k), v) for k, v in DESCRIPTION.items()):
+        return False
+    shape, splits = data["image_shape"], data["splits"]
+    counts = [data["levels"], *shape, *splits.values()]
+    return (
+        len(shape) == 3
+        and set(splits) == set(SPLITS)
+        and all(type(count) is int and 0 < count < 2**63 for count in counts)
+    )

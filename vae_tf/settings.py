@@ -5,6 +5,7 @@ value against that. No TensorFlow here.
 import dataclasses
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -55,7 +56,8 @@ def choose(
 
 def setting(default: Any, help: str, **limits) -> Any:
     """A dataclass field with its help and limits: `choices`, `minimum`,
-    `maximum`, `above` (exclusive).
+    `maximum`, `above` (exclusive); `path` of one whose `~` is a home, which a
+    shell leaves to us in --name=~/there.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -127,10 +129,12 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     type_, optional = kind(field)
     if value is None and optional:
         return None
-    if type_ is float and type(value) is int:
+    if type_ is float and type(value) is int and abs(value) < 2**63:
         value = float(value)
     if type_ is tuple and isinstance(value, list):
         value = tuple(value)
+    if "path" in field.metadata:
+        value = _at_home(value)
     parts = value if type_ is tuple and isinstance(value, tuple) else (value,)
     single = _single(field)
     limits = field.metadata
@@ -148,6 +152,12 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
             f"--{field.name}: expected {expected(field)}, received {value!r}."
         )
     return value
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def parsed(field: dataclasses.Field, text: str) -> Any:

@@ -22,7 +22,7 @@ class RunRecorderTest(RecordedRun):
         self.assertEqual(epochs, [1, 2, 3])
 
     def test_stops_when_patience_is_over(self):
-        recorder = self.recorder(patience=2)
+        recorder = self.recorder(early_stopping_patience=2)
         stops = []
         for epoch, val_elbo in enumerate([-9.0, -5.0, -7.0, -6.0]):
             recorder.on_epoch_end(epoch, logs(val_elbo))
@@ -58,7 +58,7 @@ class PicturesTest(RecordedRun):
         for epoch in epochs:
             history.append({"epoch": epoch + 1, **logs(-9.0)})
             pictures.on_epoch_end(epoch)
-        pictures.on_train_end()
+        pictures.look_last()
 
     def epochs(self):
         return [s.epoch for s in gallery.recorded(self.run_dir)]

@@ -20,36 +20,78 @@ class CheckpointsTest(RecordedRun):
         other = small_vae(seed=5)
         other.compile(optimizer=keras.optimizers.Adam(1e-2))
         other.optimizer.build(other.trainable_variables)
-        history = checkpoints.restore(self.run_dir, other)
-        self.assertEqual([row["epoch"] for row in history], [1, 2])
+        progress = checkpoints.restore(self.run_dir, other)
+        self.assertEqual([row["epoch"] for row in progress.history], [1, 2])
+        self.assertEqual((progress.step, progress.running), (0, ()))
         other.fit(images, shuffle=False, verbose=0)
         for ours, theirs in zip(other.get_weights(), expected):
             self.assertAllEqual(ours, theirs)
 
     def test_the_newest_good_checkpoint_is_used(self):
         recorder = self.recorder()
-        for epoch in range(3):
+        for epoch in range(4):
             recorder.on_epoch_end(epoch, logs(-9.0 + epoch))
         files = sorted((self.run_dir / "checkpoints").iterdir())
         self.assertEqual(
-            [f.name for f in files], ["epoch-00002.npz", "epoch-00003.npz"]
+            [f.name for f in files],
+            [f"epoch-0000{epoch}.npz" for epoch in (2, 3, 4)],
         )
         content = bytearray(files[-1].read_bytes())
         content[len(content) // 2] ^= 0xFF  # one flipped byte
         files[-1].write_bytes(content)
-        self.assertLen(checkpoints.restore(self.run_dir, self.vae), 2)
+        with self.assertWarnsRegex(UserWarning, "00004.npz is damaged"):
+            progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertLen(progress.history, 3)
         for content in (b"", b"PK"):
-            files[0].write_bytes(content)
+            for file in files[:2]:
+                file.write_bytes(content)
             with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
                 checkpoints.restore(self.run_dir, self.vae)
+
+    def test_a_state_within_an_epoch_comes_after_that_before_it(self):
+        recorder = self.recorder(checkpoint_minutes=1e-9)
+        recorder.on_epoch_end(0, logs(-9.0))
+        images = random_bits(8)
+        recorder.on_epoch_begin(1)
+        self.vae.fit(images, batch_size=2, shuffle=False, verbose=0)
+        expected = [np.array(v) for v in self.vae.metrics_variables]
+        self.assertGreater(sum(np.abs(value).sum() for value in expected), 0)
+        for batch in (31, 63, 99):  # the last one of the epoch is left out
+            recorder.on_train_batch_end(batch)
+        names = [
+            "epoch-00001-step-000000032.npz",
+            "epoch-00001-step-000000064.npz",
+            "epoch-00001.npz",
+        ]
+        files = sorted((self.run_dir / "checkpoints").iterdir())
+        self.assertEqual([file.name for file in files], names)
+        weights = self.vae.get_weights()
+
+        other = small_vae(seed=5)
+        other.compile(optimizer=keras.optimizers.Adam(1e-2))
+        other.optimizer.build(other.trainable_variables)
+        progress = checkpoints.restore(self.run_dir, other)
+        self.assertEqual((len(progress.history), progress.step), (1, 64))
+        for ours, theirs in zip(progress.running, expected, strict=True):
+            self.assertAllEqual(ours, theirs)
+        for ours, theirs in zip(other.get_weights(), weights):
+            self.assertAllEqual(ours, theirs)
+        # The epoch's end is later.
+        recorder.on_epoch_end(1, logs(-8.0))
+        progress = checkpoints.restore(self.run_dir, other)
+        self.assertEqual((len(progress.history), progress.step), (2, 0))
 
     def test_refuses_a_run_that_has_lost_what_it_needs(self):
         recorder = self.recorder()
         for epoch in range(2):
-            recorder.on_epoch_end(epoch, logs(-9.0 + epoch))
-        (self.run_dir / directory.BEST_WEIGHTS).unlink()
+            recorder.on_epoch_end(epoch, logs(-9.0 - epoch))
+        weights = self.run_dir / directory.BEST_WEIGHTS
+        content = weights.read_bytes()
+        weights.unlink()
         with self.assertRaisesRegex(vae_tf.UserError, "best weights, received"):
             checkpoints.restore(self.run_dir, self.vae)
+        weights.write_bytes(content)
+        checkpoints.restore(self.run_dir, self.vae)
         for file in (self.run_dir / "checkpoints").iterdir():
             file.unlink()
         with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
@@ -57,7 +99,8 @@ class CheckpointsTest(RecordedRun):
 
     def test_a_run_without_a_finished_epoch_begins_anew(self):
         before = self.vae.get_weights()
-        self.assertEqual(checkpoints.restore(self.run_dir, self.vae), [])
+        progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertEqual(progress, checkpoints.Progress([]))
         self.assertAllEqual(self.vae.get_weights()[0], before[0])
 
     def test_refuses_another_model(self):
@@ -71,8 +114,39 @@ class CheckpointsTest(RecordedRun):
         for old, new in zip(before, other.get_weights()):
             self.assertAllEqual(old, new)
 
-    def test_refuses_missing_metrics(self):
+    def test_what_a_killed_run_has_not_written_is_written_of_its_state(self):
         self.recorder().on_epoch_end(0, logs(-9.0))
-        (self.run_dir / "metrics.csv").unlink()
-        with self.assertRaisesRegex(vae_tf.UserError, "the 1 epochs .*ved 0"):
-            checkpoints.restore(self.run_dir, self.vae)
+        metrics = self.run_dir / directory.METRICS
+        weights = self.run_dir / directory.BEST_WEIGHTS
+        rows = metrics.read_text()
+        metrics.unlink()
+        weights.unlink()
+        expected = self.vae.get_weights()
+        checkpoints.restore(self.run_dir, other := self.vae)
+        self.assertEqual(metrics.read_text(), rows)
+        other.set_weights([0 * value for value in expected])
+        directory.load_best(self.run_dir, other)
+        for ours, theirs in zip(other.get_weights(), expected):
+            self.assertAllEqual(ours, theirs)
+
+    def test_a_changed_row_is_not_believed(self):
+        self.recorder().on_epoch_end(0, logs(-9.0))
+        metrics = self.run_dir / directory.METRICS
+        rows = metrics.read_text()
+        metrics.write_text(rows.replace("-9.0", "-8.0"))
+        with self.assertRaisesRegex(vae_tf.UserError, "changed or damaged"):
+            directory.read_metrics(self.run_dir)
+        with self.assertWarnsRegex(UserWarning, "It is written anew"):
+            progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertEqual(progress.history[0]["val_elbo"], -9.0)
+        self.assertEqual(metrics.read_text(), rows)
+
+    def test_arrays_that_would_fill_any_memory_are_not_unpacked(self):
+        self.recorder().on_epoch_end(0, logs(-9.0))
+        (path,) = (self.run_dir / "checkpoints").iterdir()
+        with np.load(path) as file:
+            arrays = dict(file)
+        np.savez_compressed(path, **arrays | {"0": np.zeros(10**7)})
+        with self.assertWarnsRegex(UserWarning, r"80,\d+,\d+ bytes of arrays"):
+            with self.assertRaisesRegex(vae_tf.UserError, "none that is whole"):
+                checkpoints.restore(self.run_dir, self.vae)

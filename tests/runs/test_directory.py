@@ -11,7 +11,7 @@ from small import small_vae
 
 import vae_tf
 from vae_tf.config import read_run
-from vae_tf.runs import directory
+from vae_tf.runs import directory, sums
 from vae_tf.runs.building import load_data_of
 
 
@@ -68,12 +68,17 @@ class RunsTest(parameterized.TestCase, FinishedRun):
 
     @parameterized.named_parameters(
         ("weights_missing", "best.weights.h5", None, "received none"),
-        ("weights_damaged", "best.weights.h5", b"HDF", "a damaged file"),
+        ("weights_changed", "best.weights.h5", b"HDF", "damaged since"),
+        ("config_changed", "config.json", b"{", "damaged since"),
         ("config_missing", "config.json", None, "--run_dir: expected a run"),
-        ("config_damaged", "config.json", b"{", "a damaged file"),
+        # Taken as they are, and no better for it.
+        ("weights_damaged", "best.weights.h5", b"HDF", "a damaged file", True),
+        ("config_damaged", "config.json", b"{", "a damaged file", True),
     )
-    def test_load_refuses(self, name, content, message):
+    def test_load_refuses(self, name, content, message, accepted=False):
         run_dir = self.copy()
+        if accepted:
+            (run_dir / sums.SUMS).unlink()
         if content is None:
             (run_dir / name).unlink()
         else:

@@ -15,6 +15,7 @@ from vae_tf.data import pipeline, sources
 from vae_tf.evaluation import growth
 from vae_tf.runs import measurement
 from vae_tf.runs.measurement import METHODS
+from vae_tf.runs.sums import sealed
 
 loaded = functools.cache(measurement.load)
 
@@ -213,7 +214,8 @@ class MeasurementTest(FinishedRun):
         run_dir = self.copy()
         values = json.loads((run_dir / "config.json").read_text())
         values["data"]["checksum"] = "sha256:0"
-        (run_dir / "config.json").write_text(json.dumps(values))
+        with sealed(run_dir / "config.json") as path:
+            path.write_text(json.dumps(values))
         with self.assertRaisesRegex(vae_tf.UserError, "the data of the run"):
             vae_tf.evaluate_run(run_dir, "validation", 2)
         self.assertFalse((run_dir / "evaluation-validation.json").exists())

@@ -12,6 +12,7 @@ from PIL import Image
 
 import vae_tf
 from vae_tf.runs import report
+from vae_tf.runs.sums import sealed
 
 
 class Page(html.parser.HTMLParser):
@@ -105,7 +106,8 @@ class ReportTest(FinishedRun):
         path = run_dir / "config.json"
         values = json.loads(path.read_text())
         values["data"]["variant"] = "<b>&"
-        path.write_text(json.dumps(values))
+        with sealed(path) as temporary:
+            temporary.write_text(json.dumps(values))
         report.write(run_dir)
         self.assertIn("<b>&", " ".join(self.page(run_dir).text))
 

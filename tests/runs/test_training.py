@@ -1,10 +1,14 @@
+import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
+import time
 import unittest
+import uuid
 import warnings
 from unittest import mock
 
@@ -14,7 +18,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import vae_tf
+from vae_tf.pictures import gallery
 from vae_tf.runs import building, callbacks, checkpoints, directory, training
+from vae_tf.runs.lock import only_writer
 
 # Compiling a small step with XLA takes longer than running it.
 CONFIG = vae_tf.Config(
@@ -92,7 +98,8 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             ["best.weights.h5", "checkpoints", "config.json", "metrics.csv"],
             written,
         )
-        self.assertEmpty([name for name in written if name.startswith(".")])
+        hidden = [name for name in written if name.startswith(".")]
+        self.assertEqual(hidden, [".lock"])
         self.assertLen(run.history, 3)
         self.assertEqual(
             list(run.history[0]),
@@ -185,26 +192,105 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         steps = -(-1439 // batch_size)
         steps *= 1 + (whole.vae.train_variables == "alternate")
         self.assertEqual(whole.history[-1]["step"], 3 * steps)
+        with self.killed_in(module, killed_in, 2):
+            self.train(run_dir="cut", **changes)
+        resumed = self.train(run_dir="cut", resume=True, **changes)
+        self.assert_same_run(resumed, whole)
+
+    def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(self):
+        options = {"epochs": 2, "batch_size": 16, "figures_every": 1}
+        whole = self.train(run_dir="whole", **options)
+        # 90 steps of an epoch, 32 at a time; states after 32, 64 and all of the
+        # first one, after 32 of the second; killed before the next.
+        often = options | {"checkpoint_minutes": 1e-9}
+        with self.killed_in(checkpoints, "save", 5):
+            self.train(run_dir="cut", **often)
+        names = os.listdir("cut/checkpoints")
+        self.assertIn("epoch-00001-step-000000032.npz", names)
+        # And once more, before the best weights are written.
+        with self.killed_in(callbacks, "save_best", 1):
+            self.train(run_dir="cut", resume=True, **options)
+        resumed = self.train(run_dir="cut", resume=True, **options)
+        self.assert_same_run(resumed, whole)
+
+    def test_a_run_that_is_asked_to_end_says_how_to_go_on(self):
+        options = {"epochs": 2, "batch_size": 16}
+        whole = self.train(run_dir="whole", **options)
+        calls = []
+
+        def ask(recorder, batch, logs=None):
+            calls.append(batch)
+            if len(calls) == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+            return original(recorder, batch, logs)
+
+        original = callbacks.RunRecorder.on_train_batch_end
+        with (
+            mock.patch.object(callbacks.RunRecorder, "on_train_batch_end", ask),
+            mock.patch.object(sys, "argv", ["train.py"]),
+            self.assertRaisesRegex(
+                KeyboardInterrupt,
+                "Interrupted after 1 epochs and 64 steps of the next one, .* "
+                "To go on: python train.py --run_dir cut --resume",
+            ) as caught,
+        ):
+            self.train(run_dir="cut", **options)
+        self.assertEqual(caught.exception.exit_code, 128 + signal.SIGTERM)
+        resumed = self.train(run_dir="cut", resume=True, **options)
+        self.assert_same_run(resumed, whole)
+
+    def test_a_snapshot_that_a_killed_run_left_out_is_made_up_for(self):
+        whole = self.train(run_dir="whole", figures_every=1)
+        with self.killed_in(gallery, "record", 3):  # of epoch 2
+            self.train(run_dir="cut", figures_every=1)
+        resumed = self.train(run_dir="cut", resume=True, figures_every=1)
+        self.assert_same_run(resumed, whole)
+
+    @contextlib.contextmanager
+    def killed_in(self, module, name, call):
+        """A kill at the so many-th call of a function."""
         calls = []
 
         def kill(*args):
             calls.append(args)
-            if len(calls) > 1:
+            if len(calls) == call:
                 raise Killed
             return original(*args)
 
-        original = getattr(module, killed_in)
+        original = getattr(module, name)
         with (
-            mock.patch.object(module, killed_in, kill),
+            mock.patch.object(module, name, kill),
             self.assertRaises(Killed),
         ):
-            self.train(run_dir="cut", **changes)
-        resumed = self.train(run_dir="cut", resume=True, **changes)
-        self.assertEqual(self.rows("cut"), self.rows(whole.run_dir))
-        for ours, theirs in zip(
-            resumed.vae.get_weights(), whole.vae.get_weights()
+            yield
+
+    def assert_same_run(self, ours, theirs):
+        self.assertEqual(self.rows(ours.run_dir), self.rows(theirs.run_dir))
+        for one, other in zip(
+            ours.vae.get_weights(), theirs.vae.get_weights(), strict=True
         ):
-            self.assertAllEqual(ours, theirs)
+            self.assertAllEqual(one, other)
+        for path in theirs.run_dir.glob("figures/*.gif"):
+            again = ours.run_dir / "figures" / path.name
+            self.assertEqual(again.read_bytes(), path.read_bytes())
+
+    def test_a_run_ended_before_it_had_begun_begins(self):
+        # With no config.json yet, by --resume or without.
+        for resume in (False, True):
+            run_dir = pathlib.Path(f"cut{resume}")
+            (run_dir / "checkpoints").mkdir(parents=True)
+            (run_dir / ".lock").write_text("")
+            (run_dir / f".{uuid.uuid4().hex}-config.json").write_text("{")
+            self.train(run_dir=str(run_dir), resume=resume, epochs=1)
+        with self.assertRaisesRegex(vae_tf.UserError, "expected a run dir"):
+            os.mkdir("another")
+            self.train(run_dir="another", resume=True)
+
+    def test_one_process_writes_a_run(self):
+        with only_writer(self.whole.run_dir):
+            with self.assertRaisesRegex(vae_tf.UserError, "written by process"):
+                self.train(run_dir=str(self.whole.run_dir), resume=True)
 
     @pytest.mark.slow
     def test_a_run_killed_in_its_first_epoch_is_resumed(self):

@@ -15,7 +15,7 @@ from vae_tf.settings import Settings, UserError, setting
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Settings):
-    run_dir: str = setting("runs/latest", "the run to measure")
+    run_dir: str = setting("runs/latest", "the run to measure", path=True)
     split: str = setting("test", "images to measure on", choices=SPLITS)
     num_importance_samples: int = setting(
         1000, "K, draws of z for each image", minimum=1
@@ -32,7 +32,7 @@ class Evaluation(Settings):
     )
     seed: int = setting(0, "of the draws", minimum=0, maximum=MAX_SEED)
     data_dir: str | None = setting(
-        None, "TFDS data directory (unset: the run's)"
+        None, "TFDS data directory (unset: the run's)", path=True
     )
     method: str = setting(
         "importance",
@@ -65,6 +65,7 @@ class Evaluation(Settings):
     compare: tuple[str, ...] | None = setting(
         None,
         "runs, measured on --split, to show side by side; nothing is measured",
+        path=True,
     )
 
 
@@ -78,7 +79,13 @@ def evaluate(given: dict[str, Any]) -> None:
     measured = dataclasses.asdict(settings)
     del measured["compare"]
     measured["inference_gaps"] = measured.pop("gaps")
-    show(vae_tf.evaluate_run(**measured))
+    from vae_tf.runs.measurement import NotWritten
+
+    try:
+        show(vae_tf.evaluate_run(**measured))
+    except NotWritten as error:
+        show(error.result)
+        raise
 
 
 def show(result: dict[str, Any], indent: str = "") -> None:

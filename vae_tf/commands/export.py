@@ -12,8 +12,10 @@ from vae_tf.settings import Settings, setting
 
 @dataclasses.dataclass(frozen=True)
 class Export(Settings):
-    run_dir: str = setting("runs/latest", "the run to export")
-    export_dir: str = setting("saved_models/vae", "where the versions lie")
+    run_dir: str = setting("runs/latest", "the run to export", path=True)
+    export_dir: str = setting(
+        "saved_models/vae", "where the versions lie", path=True
+    )
     version: int | None = setting(
         None, "number of the version (unset: one past the highest)", minimum=1
     )

@@ -13,9 +13,11 @@ from vae_tf.settings import Settings, setting
 
 @dataclasses.dataclass(frozen=True)
 class Report(Settings):
-    run_dir: str = setting("runs/latest", "the run to draw and write up")
+    run_dir: str = setting(
+        "runs/latest", "the run to draw and write up", path=True
+    )
     data_dir: str | None = setting(
-        None, "TFDS data directory (unset: the run's)"
+        None, "TFDS data directory (unset: the run's)", path=True
     )
     prior_predictive: str = setting(
         "samples",

@@ -8,13 +8,14 @@ from typing import Any
 
 from vae_tf import command_line
 from vae_tf.config import Config
+from vae_tf.runs.reading import config_of, is_begun
 
 
 def train(given: dict[str, Any]) -> None:
     config = Config(**given)
-    if config.resume and config.run_dir:
+    if config.resume and config.run_dir and is_begun(config.run_dir):
         # What was not named on the command line is as the run had it.
-        config = dataclasses.replace(Config.load(config.run_dir), **given)
+        config = dataclasses.replace(config_of(config.run_dir), **given)
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
     vae_tf.train(config)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from vae_tf.config import SPLITS, Config
 from vae_tf.data.arrays import load_arrays
 from vae_tf.data.disk_images import DiskImages, window
 from vae_tf.data.sources import Source, load_source
+from vae_tf.data.splits import uniform_of_image
 from vae_tf.data.support import suited
 from vae_tf.executions import InStep
 from vae_tf.noise import key, uniform
@@ -145,7 +147,8 @@ class Data:
 
     def __post_init__(self):
         self._pass = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self.train = self._train()
+        self.after = self._passes()
+        self.train = self.after(0)
 
     @functools.cached_property
     def validation(self) -> tf.data.Dataset:
@@ -229,7 +232,10 @@ class Data:
             )
         return _ahead(batches.map(self._as_floats))
 
-    def _train(self) -> tf.data.Dataset:
+    def _passes(self) -> Callable[[int], tf.data.Dataset]:
+        """Number of a batch -> `train` from that batch on of each pass, as a
+        pass that was interrupted goes on.
+        """
         count = self.num_examples["train"]
         images = self.source.images["train"]
         if in_memory := isinstance(images, np.ndarray):
@@ -268,13 +274,16 @@ class Data:
             images = self._training_pixels(stored, element["number"][0])
             return {"image": images, "row": rows} if self.numbered else images
 
-        elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
-        elements = elements.apply(
-            tf.data.experimental.assert_cardinality(steps)
-        )
-        dataset = _ahead(elements.map(images_of))
-        dataset.in_step = InStep(_ahead(elements), images_of)
-        return dataset
+        def after(first):
+            elements = tf.data.Dataset.from_tensors(0).flat_map(one_pass)
+            elements = elements.skip(first).apply(
+                tf.data.experimental.assert_cardinality(steps - first)
+            )
+            dataset = _ahead(elements.map(images_of))
+            dataset.in_step = InStep(_ahead(elements), images_of)
+            return dataset
+
+        return after
 
     def _rows(self, key: tf.Tensor) -> tf.data.Dataset:
         """Batches of the numbers of all training images, in a new order."""
@@ -356,7 +365,7 @@ class Data:
         # x = (k + u) / levels
         pixels = np.empty(images.shape, np.float32)
         for row, image in enumerate(images):
-            noise = _uniform(
+            noise = uniform_of_image(
                 DEQUANTIZATION_KEY, split, first + row, image.shape
             )
             pixels[row] = (image + noise) / self._levels
@@ -368,7 +377,7 @@ class Data:
         """x ~ Bernoulli(k / (levels - 1)) per pixel, as uint8."""
         bits = np.empty_like(images)
         for row, image in enumerate(images):
-            noise = _uniform(NOISE_KEY, split, first + row, image.shape)
+            noise = uniform_of_image(NOISE_KEY, split, first + row, image.shape)
             bits[row] = noise < image / (self.source.levels - 1)
         return bits
 
@@ -404,16 +413,3 @@ def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(PREFETCH).with_options(options)
-
-
-def _uniform(key: int, split: str, row: int, shape: tuple) -> np.ndarray:
-    """Noise in [0, 1) of one image, whatever the batch it comes in.
-
-    Raw Philox words, and not a Generator's methods, because only their stream
-    is promised never to change.
-    """
-    philox = np.random.Philox(
-        key=key, counter=[0, 0, SPLITS.index(split), int(row)]
-    )
-    words = philox.random_raw(math.prod(shape))
-    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)

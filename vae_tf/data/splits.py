@@ -1,4 +1,5 @@
-"""What a source of images gives, and which of its rows go to which split.
+"""What a source of images gives, which of its rows go to which split, and the
+noise that is drawn once for each.
 
 Nothing here depends on a run's seed: every run, on every machine, sees the same
 splits in the same order."""
@@ -93,3 +94,18 @@ def take_rows(stored: Stored, rows: Rows) -> Stored:
     if stored is None or isinstance(rows, slice):
         return stored
     return stored.take(rows) if isinstance(stored, DiskImages) else stored[rows]
+
+
+def uniform_of_image(
+    key: int, split: str, row: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Noise in [0, 1) of one image of a split, the same in every run and
+    whatever the batch that it comes in.
+    """
+    # Raw Philox words, and not a Generator's methods, because only their stream
+    # is promised never to change.
+    philox = np.random.Philox(
+        key=key, counter=[0, 0, SPLITS.index(split), int(row)]
+    )
+    words = philox.random_raw(math.prod(shape))
+    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)

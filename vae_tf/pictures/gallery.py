@@ -1,9 +1,13 @@
 """The `figures/` directory of a run: snapshots, their pictures, and both
-animations.
+animations. Where one cannot be written or read, that is said, and what it shows
+goes on without it.
 """
 
+import contextlib
 import math
 import pathlib
+import re
+import warnings
 from collections.abc import Sequence
 
 from PIL import Image
@@ -11,6 +15,7 @@ from PIL import Image
 from vae_tf.data.files import written_atomically
 from vae_tf.pictures import figures
 from vae_tf.pictures.snapshots import Snapshot
+from vae_tf.settings import UserError
 
 FIGURES = "figures"
 SNAPSHOTS = "snapshots"
@@ -19,23 +24,33 @@ ANIMATED = ("posterior", "prior_predictive")
 
 def record(run_dir: pathlib.Path, snapshot: Snapshot) -> None:
     """Writes a snapshot, from which its pictures can be drawn at any time."""
-    directory = run_dir / FIGURES / SNAPSHOTS
-    directory.mkdir(parents=True, exist_ok=True)
-    name = f"epoch-{snapshot.epoch:05d}.npz"
-    with written_atomically(directory / name) as path:
-        snapshot.save(path)
+    path = run_dir / FIGURES / SNAPSHOTS / f"epoch-{snapshot.epoch:05d}.npz"
+    with _or_without(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path) as temporary:
+            snapshot.save(temporary)
+
+
+@contextlib.contextmanager
+def _or_without(path: pathlib.Path):
+    try:
+        yield
+    except (OSError, UserError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        warnings.warn(f"{path}: no picture ({reason}).", stacklevel=4)
 
 
 def recorded(run_dir: pathlib.Path, up_to: float = math.inf) -> list[Snapshot]:
-    """The snapshots of a run in their order, none after epoch `up_to`; raises
-    UserError where one is damaged.
+    """The snapshots of a run in their order, none after epoch `up_to`, and none
+    of those that are damaged.
     """
-    paths = sorted((run_dir / FIGURES / SNAPSHOTS).glob("epoch-*.npz"))
-    return [
-        Snapshot.load(path)
-        for path in paths
-        if int(path.stem.removeprefix("epoch-")) <= up_to
-    ]
+    found = []
+    for path in sorted((run_dir / FIGURES / SNAPSHOTS).glob("epoch-*.npz")):
+        number = re.fullmatch(r"epoch-(\d+)", path.stem)
+        if number and int(number[1]) <= up_to:
+            with _or_without(path):
+                found.append(Snapshot.load(path))
+    return found
 
 
 def draw_latent(snapshot: Snapshot) -> dict[str, Image.Image]:
@@ -104,10 +119,15 @@ def draw(
 
 def write(run_dir: pathlib.Path, pictures: dict[str, Image.Image]) -> None:
     """Writes pictures to `figures/<name>.png`."""
-    (run_dir / FIGURES).mkdir(exist_ok=True)
     for name, picture in pictures.items():
-        with written_atomically(run_dir / FIGURES / f"{name}.png") as path:
-            path.write_bytes(figures.png(picture))
+        _write(run_dir / FIGURES / f"{name}.png", figures.png(picture))
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    with _or_without(path):
+        path.parent.mkdir(exist_ok=True)
+        with written_atomically(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def animate(run_dir: pathlib.Path, snapshots: Sequence[Snapshot]) -> None:
@@ -117,5 +137,4 @@ def animate(run_dir: pathlib.Path, snapshots: Sequence[Snapshot]) -> None:
     frames = [draw_latent(snapshot) for snapshot in snapshots]
     for name in ANIMATED:
         content = figures.gif([frame[name] for frame in frames])
-        with written_atomically(run_dir / FIGURES / f"{name}.gif") as path:
-            path.write_bytes(content)
+        _write(run_dir / FIGURES / f"{name}.gif", content)

@@ -1,5 +1,6 @@
-"""What hangs on `fit`: after each epoch, a row of metrics, the best weights and
-a state to resume from; now and then, pictures; and all of it for TensorBoard.
+"""What hangs on `fit`: after each epoch, a state to resume from, the best
+weights and a row of metrics; now and then, pictures; and all of it for
+TensorBoard.
 """
 
 import math
@@ -12,14 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from vae_tf.config import Config
-from vae_tf.data.files import written_atomically
 from vae_tf.pictures import gallery, snapshots
 from vae_tf.runs import checkpoints
-from vae_tf.runs.directory import (
-    BEST_WEIGHTS,
-    best,
-    write_metrics,
-)
+from vae_tf.runs.checkpoints import Progress
+from vae_tf.runs.directory import best, save_best, write_metrics
+from vae_tf.runs.interruption import Asked, Interrupted
 from vae_tf.settings import UserError
 
 
@@ -33,7 +31,9 @@ class RunRecorder(keras.callbacks.Callback):
       config: of the run.
       start_epoch: called with the epoch's number before each epoch, such as
         `Data.start_epoch`.
-      history: rows of the epochs finished before this call, from `restore`.
+      progress: from where training goes on, from `restore`; the first epoch
+        that this sees leaves out the steps before it (`Data.after`).
+      asked: whether to stop, once that is kept: `Interrupted` is raised then.
     """
 
     def __init__(
@@ -41,21 +41,53 @@ class RunRecorder(keras.callbacks.Callback):
         run_dir: pathlib.Path,
         config: Config,
         start_epoch: Callable[[int], None],
-        history: list[dict[str, float]],
+        progress: Progress,
+        asked: Asked,
     ):
         super().__init__()
         self.run_dir = run_dir
         self.config = config
         self.start_epoch = start_epoch
-        self.history = list(history)
-
-    def on_train_begin(self, logs=None):
-        self._began = time.monotonic() - (
-            self.history[-1]["seconds"] if self.history else 0.0
-        )
+        self.history = list(progress.history)
+        self.progress: Progress | None = progress  # until it goes on from there
+        self.asked = asked
+        self._kept = self._began = time.monotonic()
+        if progress.history:
+            self._began -= progress.history[-1]["seconds"]
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._stop_if_asked(0)
         self.start_epoch(epoch)
+        self._skipped = 0
+        if self.progress and self.progress.step:
+            self._skipped = self.progress.step
+            running = self.model.metrics_variables
+            for variable, value in zip(
+                running, self.progress.running, strict=True
+            ):
+                variable.assign(value)
+        self.progress = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self._skipped + batch + 1
+        if step >= self._skipped + self.params["steps"]:
+            return  # The end of the epoch is kept itself.
+        waited = time.monotonic() - self._kept
+        if waited > 60 * self.config.checkpoint_minutes or self.asked.signal:
+            self._keep(step)
+        self._stop_if_asked(step)
+
+    def _keep(self, step: int = 0) -> None:
+        checkpoints.save(self.run_dir, self.model, self.history, step)
+        self._kept = time.monotonic()
+
+    def _stop_if_asked(self, step: int) -> None:
+        if self.asked.signal is None:
+            return
+        reached = f"{len(self.history)} epochs"
+        if step:
+            reached += f" and {step} steps of the next one"
+        raise Interrupted(reached, self.asked.signal)
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
@@ -77,13 +109,12 @@ class RunRecorder(keras.callbacks.Callback):
                 f"epochs before it are in {self.run_dir}."
             )
         self.history.append(row)
-        # In this order, a run killed between two writes is resumed from a state
-        # all earlier files agree with.
-        write_metrics(self.run_dir, self.history)
+        # In this order: what a run killed between two writes has not written,
+        # `restore` writes of the state that comes first.
+        self._keep()
         if best(self.history) is row:
-            with written_atomically(self.run_dir / BEST_WEIGHTS) as path:
-                self.model.save_weights(path)
-        checkpoints.save(self.run_dir, self.model, epoch + 1)
+            save_best(self.run_dir, self.model)
+        write_metrics(self.run_dir, self.history)
         self.model.stop_training = self.out_of_patience()
 
     def out_of_patience(self) -> bool:
@@ -107,6 +138,8 @@ class Pictures(keras.callbacks.Callback):
       every: epochs from one snapshot to the next.
       history: rows of `metrics.csv`, which another callback extends before this
         one is called.
+      within: whether the model is that of the middle of an epoch, which nobody
+        looks at.
       board: where the pictures are shown too.
     """
 
@@ -116,6 +149,7 @@ class Pictures(keras.callbacks.Callback):
         held: snapshots.HeldOut,
         every: int,
         history: list[dict[str, float]],
+        within: bool = False,
         board: "Board | None" = None,
     ):
         super().__init__()
@@ -123,20 +157,29 @@ class Pictures(keras.callbacks.Callback):
         self.held = held
         self.every = every
         self.history = history
+        self.within = within
         self.board = board
+        self.recorded = gallery.recorded(run_dir, len(history))
 
     def on_train_begin(self, logs=None):
-        self.recorded = gallery.recorded(self.run_dir, len(self.history))
-        if not self.history:
-            self.recorded = []
-            self._look()
+        # Also what a run that was killed between a checkpoint and its snapshot
+        # has left out.
+        if not self.within:
+            self._look_if_due()
+        self.within = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every == 0:
+        self._look_if_due()
+
+    def look_last(self) -> None:
+        """After the last epoch."""
+        if not self.recorded or self.recorded[-1].epoch < len(self.history):
             self._look()
 
-    def on_train_end(self, logs=None):
-        if not self.recorded or self.recorded[-1].epoch < len(self.history):
+    def _look_if_due(self) -> None:
+        epoch = len(self.history)
+        known = [snapshot.epoch for snapshot in self.recorded]
+        if epoch % self.every == 0 and epoch not in known:
             self._look()
 
     def _look(self) -> None:

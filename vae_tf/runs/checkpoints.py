@@ -1,66 +1,89 @@
-"""The state that a run resumes from, after each epoch; the newest good one is
-used.
+"""The state that a run resumes from, after each epoch and, in a long one, in
+between; the newest good one is used.
 """
 
+import json
 import pathlib
 import re
+import warnings
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from vae_tf.data.files import written_atomically
+from vae_tf.data.files import unpacked
 from vae_tf.runs.directory import (
+    BEST_WEIGHTS,
     CHECKPOINTS,
     METRICS,
+    best,
     load_best,
     read_metrics,
+    save_best,
+    write_metrics,
 )
+from vae_tf.runs.sums import written
 from vae_tf.settings import UserError
 
-KEPT = 2  # the newest, and one before it should the newest be damaged
+KEPT = 3  # the newest, and others should the newest be damaged
+NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.npz")
 
 
-def save(run_dir: pathlib.Path, model: keras.Model, epoch: int) -> None:
-    """Writes weights and optimizer state after `epoch` epochs, and drops old
-    checkpoints.
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    history: list[dict[str, float]]  # a row of metrics per finished epoch
+    step: int = 0  # of the epoch after them
+    running: tuple[np.ndarray, ...] = ()  # sums of its metrics
+
+    @property
+    def name(self) -> str:
+        """Of its checkpoint."""
+        within = f"-step-{self.step:09d}" if self.step else ""
+        return f"epoch-{len(self.history):05d}{within}.npz"
+
+
+def save(
+    run_dir: pathlib.Path,
+    model: keras.Model,
+    history: list[dict[str, float]],
+    step: int = 0,
+) -> None:
+    """Writes weights and optimizer state after the epochs of `history` and, in
+    the next one, `step` steps, with its metrics so far; drops old checkpoints.
+
+    Raises:
+      UserError: it cannot be written; the checkpoints before it are there.
     """
+    running = model.metrics_variables if step else []
     arrays = {
-        str(number): np.asarray(variable)
-        for number, variable in enumerate(_state(model))
+        f"{kind}{number}": np.asarray(variable)
+        for kind, variables in (("", _state(model)), ("running", running))
+        for number, variable in enumerate(variables)
     }
-    (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
-    with written_atomically(
-        run_dir / CHECKPOINTS / f"epoch-{epoch:05d}.npz"
-    ) as path:
+    arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
+    directory = run_dir / CHECKPOINTS
+    directory.mkdir(exist_ok=True)
+    with written(directory / Progress(history, step).name) as path:
         np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's stub
     for old in _checkpoints(run_dir)[:-KEPT]:
         old.unlink()
 
 
-def restore(
-    run_dir: pathlib.Path, model: keras.Model
-) -> list[dict[str, float]]:
-    """Sets a compiled model to the newest good checkpoint, and gives the rows
-    of the epochs before it.
+def restore(run_dir: pathlib.Path, model: keras.Model) -> Progress:
+    """Sets a compiled model to the newest good checkpoint; makes the metrics
+    and the best weights beside it agree with it.
 
-    A run that finished no epoch has no checkpoint and no rows: the model stays
-    as it is.
+    A run that has no checkpoint yet begins anew: the model stays as it is.
 
     Raises:
       UserError: no checkpoint is good, the newest good one belongs to another
-        model, or the metrics or best weights beside it are missing or damaged.
+        model, or the best weights of an earlier epoch are missing or damaged.
     """
-    history = read_metrics(run_dir)
     # A run killed in its first epoch may have written its row, and no more.
-    if len(history) <= 1 and not _checkpoints(run_dir):
-        return []
-    path, arrays = _newest_good_checkpoint(run_dir)
-    epoch = int(re.findall(r"\d+", path.name)[0])
-    if len(history) < epoch:
-        raise UserError(
-            f"{run_dir / METRICS}: expected the {epoch} epochs before "
-            f"{path.name}, received {len(history)}."
-        )
+    if not _checkpoints(run_dir) and not (run_dir / BEST_WEIGHTS).exists():
+        return Progress([])
+    path, progress, arrays = _newest_good_checkpoint(run_dir)
     variables = _state(model)
     if [array.shape for array in arrays] != [
         tuple(variable.shape) for variable in variables
@@ -69,32 +92,83 @@ def restore(
             f"--resume: expected the model of {path}, received one with other "
             "variables."
         )
-    load_best(run_dir, model)  # Needed in the end: better missed now.
+    history = progress.history
+    is_best = history and not progress.step and best(history) is history[-1]
+    if history and not is_best:
+        load_best(run_dir, model)  # Needed in the end: better missed now.
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    return history[:epoch]
+    if is_best:  # Whoever was killed may not have written them any more.
+        save_best(run_dir, model)
+    if history and _written(run_dir) != history:
+        write_metrics(run_dir, history)
+    return progress
+
+
+def _written(run_dir: pathlib.Path) -> list[dict[str, float]] | None:
+    """The rows in `metrics.csv`; None, and a word, where it is damaged."""
+    try:
+        return read_metrics(run_dir)
+    except UserError as error:
+        warnings.warn(f"{error} It is written anew.", stacklevel=2)
+        return None
 
 
 def _newest_good_checkpoint(
     run_dir: pathlib.Path,
-) -> tuple[pathlib.Path, list[np.ndarray]]:
+) -> tuple[pathlib.Path, Progress, list[np.ndarray]]:
     for path in reversed(_checkpoints(run_dir)):
         try:
-            with np.load(path) as file:
-                return path, [
-                    file[str(number)] for number in range(len(file.files))
-                ]
-        except Exception:
-            # A damaged zip raises nearly anything; the one before it will do.
-            continue
+            arrays = unpacked(path)
+            epochs, step = _place(path)
+            history = arrays.pop("history", None)
+            if history is None:  # of version 0.1
+                rows = read_metrics(run_dir)[:epochs]
+            else:
+                rows = json.loads(history.tobytes())
+            if len(rows) != epochs:
+                raise UserError(
+                    f"{run_dir / METRICS}: expected the {epochs} epochs before "
+                    f"{path.name}, received {len(rows)}."
+                )
+            running = _numbered(arrays, "running")
+            return path, Progress(rows, step, running), [*_numbered(arrays, "")]
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            warnings.warn(
+                f"{path} is damaged ({error}): the run goes on from the "
+                "checkpoint before it.",
+                stacklevel=2,
+            )
     raise UserError(
         f"{run_dir / CHECKPOINTS}: expected a checkpoint to resume from, "
         "received none that is whole."
     )
 
 
+def _numbered(arrays: dict[str, np.ndarray], kind: str) -> tuple:
+    """Those named `<kind>0`, `<kind>1`, and so on."""
+    names = (name for name in arrays if re.fullmatch(rf"{kind}\d+", name))
+    count = sum(1 for _ in names)
+    try:
+        return tuple(arrays[f"{kind}{number}"] for number in range(count))
+    except KeyError as error:
+        raise ValueError(f"no array {error}") from None
+
+
 def _checkpoints(run_dir: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((run_dir / CHECKPOINTS).glob("epoch-*.npz"))
+    """From the oldest on."""
+    paths = (run_dir / CHECKPOINTS).glob("epoch-*.npz")
+    return sorted(filter(_place, paths), key=_place)
+
+
+def _place(path: pathlib.Path) -> tuple[int, ...]:
+    """Epochs that were finished, and steps of the next one; () of a file of
+    another name.
+    """
+    found = NAME.fullmatch(path.name)
+    return (int(found[1]), int(found[2] or 0)) if found else ()
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:

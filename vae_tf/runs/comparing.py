@@ -1,19 +1,26 @@
 """Runs side by side: reads what was measured of each. No TensorFlow here."""
 
 import dataclasses
-import json
+import io
 import os
 import pathlib
-import shlex
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vae_tf.config import Config, read_run, require_split
+from vae_tf.config import require_split
 from vae_tf.evaluation import comparison
 from vae_tf.evaluation.comparison import Comparison, Measured
+from vae_tf.runs import sums
+from vae_tf.runs.reading import (
+    config_of,
+    evaluation_path,
+    read_evaluation,
+    read_run,
+    to_measure,
+)
 from vae_tf.settings import UserError
 
 # Settings that say where a run is and what it draws, or which data it reads:
@@ -68,15 +75,14 @@ def _measured(run_dir: pathlib.Path, split: str) -> Measured:
             "--compare: expected run directories, each with a config.json, "
             f"received {str(run_dir)!r}."
         )
-    settings = dataclasses.asdict(Config.load(run_dir))
+    settings = dataclasses.asdict(config_of(run_dir))
     data = read_run(run_dir)["data"]
-    path = run_dir / f"evaluation-{split}.json"
-    command = f"python evaluate.py --run_dir {shlex.quote(str(run_dir))}"
-    makes_it = f"{command} --split {split} makes it"
+    path = evaluation_path(run_dir, split)
+    makes_it = f"{to_measure(run_dir, split)} makes it"
     try:
-        found = json.loads(path.read_text())
+        found = read_evaluation(run_dir, split)
         conditions = {name: found[name] for name in CONDITIONS}
-        with np.load(path.with_suffix(".npz")) as file:
+        with np.load(io.BytesIO(sums.read(path.with_suffix(".npz")))) as file:
             elbo = _by_image("elbo", found, file)
             log_p = None  # where only the ELBO was measured
             if found.get("log_marginal_likelihood") is not None:
@@ -87,6 +93,8 @@ def _measured(run_dir: pathlib.Path, split: str) -> Measured:
             f"{str(run_dir)!r} without "
             f"{pathlib.Path(error.filename).name}: {makes_it}."
         ) from None
+    except UserError:
+        raise
     except (
         OSError,
         ValueError,

@@ -12,23 +12,32 @@ import platform
 import time
 import warnings
 import zipfile
-from typing import cast
+from typing import BinaryIO, cast
 
+import h5py
 import keras
+import numpy as np
 
 import vae_tf
-from vae_tf.config import Config, read_run
-from vae_tf.data.files import written_atomically
+from vae_tf.config import Config
 from vae_tf.data.pipeline import Data
+from vae_tf.runs import sums
 from vae_tf.runs.building import build, load_data_of
+from vae_tf.runs.reading import (
+    CHECKPOINTS,
+    CONFIG,
+    config_of,
+    is_left_over,
+    read_run,
+)
+from vae_tf.runs.sums import sealed
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
-CONFIG = "config.json"
 METRICS = "metrics.csv"
 BEST_WEIGHTS = "best.weights.h5"
-CHECKPOINTS = "checkpoints"
 LATEST = pathlib.Path("runs/latest")
+HDF5 = 2**20  # bytes that a file of weights may have beside them
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -43,7 +52,11 @@ def require_unused(run_dir: str | None) -> None:
     used: list[str] | str | None = None
     try:
         if run_dir and os.path.isdir(run_dir):
-            used = os.listdir(run_dir)
+            used = [
+                path.name
+                for path in pathlib.Path(run_dir).iterdir()
+                if not is_left_over(path)
+            ]
     except OSError as error:
         used = error.strerror
     if used:
@@ -82,15 +95,19 @@ def create(config: Config) -> pathlib.Path:
         dataset = path.stem if path.suffix.lower() == ".npz" else path.name
     # A version, as in mnist/3.0.1 or mnist:3.0.1, makes no folder.
     fresh = f"runs/{dataset.replace('/', '-').replace(':', '-')}-{now}"
-    name = pathlib.Path(config.run_dir or fresh)
-    run_dir, number = name, 1
-    while (
-        not config.run_dir and run_dir.exists()
-    ):  # Two runs begun in one second.
-        number += 1
-        run_dir = name.with_name(f"{name.name}-{number}")
+    name = run_dir = pathlib.Path(config.run_dir or fresh)
+    number = 1
     try:
-        (run_dir / CHECKPOINTS).mkdir(parents=True)
+        while True:
+            try:
+                run_dir.mkdir(parents=True, exist_ok=bool(config.run_dir))
+                break
+            except FileExistsError:
+                if config.run_dir:
+                    raise
+                number += 1  # Another run began in this second.
+                run_dir = name.with_name(f"{name.name}-{number}")
+        (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
             "--run_dir: expected a directory that can be written, received "
@@ -107,7 +124,7 @@ def write_config(run_dir: pathlib.Path, config: Config, data: Data) -> None:
         "data": data.describe(),
         "versions": versions(),
     }
-    with written_atomically(run_dir / CONFIG) as path:
+    with sealed(run_dir / CONFIG) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -127,7 +144,9 @@ def point_latest_to(run_dir: pathlib.Path) -> None:
     link = LATEST.with_name(f".latest-{os.getpid()}")
     try:
         LATEST.parent.mkdir(exist_ok=True)
-        link.symlink_to(os.path.relpath(run_dir, LATEST.parent))
+        # Both resolved, because `runs` may be a link itself.
+        target, place = run_dir.resolve(), LATEST.parent.resolve()
+        link.symlink_to(os.path.relpath(target, place))
         os.replace(link, LATEST)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -158,7 +177,7 @@ def write_metrics(
     writer = csv.DictWriter(text, history[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    with written_atomically(run_dir / METRICS) as path:
+    with sealed(run_dir / METRICS) as path:
         path.write_text(text.getvalue())
 
 
@@ -176,14 +195,18 @@ def read_metrics(run_dir: pathlib.Path) -> list[dict[str, float]]:
                 name: (int if name in ("epoch", "step") else float)(value)
                 for name, value in row.items()
             }
-            for row in csv.DictReader(io.StringIO(path.read_text()))
+            for row in csv.DictReader(io.StringIO(sums.read(path).decode()))
         ]
+        if not history:
+            raise ValueError("no row")
         if not all({"epoch", "seconds", "val_elbo"} <= set(r) for r in history):
             raise ValueError("columns are missing")
         return history
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path}: expected a row of numbers per epoch, received a damaged "
             f"file ({error})."
@@ -201,10 +224,22 @@ def load(path: str | os.PathLike) -> VAE:
     if path.suffix == ".keras":
         return _load_keras(path)
     # In bfloat16, an image's result would depend on the batch it comes in.
-    config = dataclasses.replace(Config.load(path), mixed_precision=False)
+    config = dataclasses.replace(config_of(path), mixed_precision=False)
     vae = build(config, read_run(path)["data"])
     load_best(path, vae)
     return vae
+
+
+def save_best(run_dir: pathlib.Path, vae: VAE) -> None:
+    """Writes a model's weights as the best of a run; raises UserError where
+    there is no room.
+    """
+    with sealed(run_dir / BEST_WEIGHTS) as path:
+        # HDF5 ends the process where it meets a full disk.
+        size = sum(np.asarray(weight).nbytes for weight in vae.weights)
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size + HDF5)
+        vae.save_weights(path)
 
 
 def load_best(run_dir: pathlib.Path, vae: VAE) -> None:
@@ -214,7 +249,9 @@ def load_best(run_dir: pathlib.Path, vae: VAE) -> None:
         raise UserError(
             f"{path}: expected a run's best weights, received none."
         )
+    sums.read(path)
     try:
+        _require_packed(path)
         vae.load_weights(path)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
@@ -223,20 +260,40 @@ def load_best(run_dir: pathlib.Path, vae: VAE) -> None:
         ) from None
 
 
+def _require_packed(file: pathlib.Path | BinaryIO) -> None:
+    """Raises ValueError where the arrays of an HDF5 file are larger than it, as
+    Keras never writes them: they may fill any memory.
+    """
+    with h5py.File(file) as opened:
+        sizes: list[int] = []
+        opened.visititems(
+            lambda _, item: sizes.append(getattr(item, "nbytes", 0))
+        )
+        packed = opened.id.get_filesize()
+    if sum(sizes) > packed:
+        raise ValueError(f"{sum(sizes):,} bytes of arrays in {packed:,}")
+
+
 def _load_keras(path: pathlib.Path) -> VAE:
     if not path.is_file():
         raise UserError(f"{path}: expected a saved model, received none.")
     try:
         with zipfile.ZipFile(path) as file:
-            damaged: str | zipfile.BadZipFile | None = file.testzip()
-    except zipfile.BadZipFile as error:
-        damaged = error
-    if damaged:
+            if damaged := file.testzip():
+                raise ValueError(damaged)
+            expanded = sum(part.file_size for part in file.infolist())
+            if expanded > path.stat().st_size:  # Keras compresses nothing.
+                raise ValueError(f"{expanded:,} bytes packed together")
+            for name in file.namelist():
+                if name.endswith(".h5"):
+                    _require_packed(io.BytesIO(file.read(name)))
+        model = keras.saving.load_model(path)
+    except Exception as error:  # A damaged zip raises nearly anything.
+        words = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path}: expected a saved model, received a damaged file "
-            f"({damaged})."
-        )
-    model = keras.saving.load_model(path)
+            f"{path}: expected a saved model, received a damaged file, or one "
+            f"of another package ({words[0]})."
+        ) from error
     if not isinstance(model, VAE):
         raise UserError(
             f"{path}: expected a saved VAE, received a {type(model).__name__}."
@@ -254,7 +311,7 @@ def load_data_of_run(
       UserError: there is no such run, or its data is out of reach or has
         changed.
     """
-    data = load_data_of(Config.load(run_dir), data_dir)
+    data = load_data_of(config_of(run_dir), data_dir)
     recorded, found = read_run(run_dir)["data"], data.describe()
     if any(found.get(key) != value for key, value in recorded.items()):
         raise UserError(

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vae_tf.config import Config, require_split
-from vae_tf.data.files import written_atomically
+from vae_tf.config import require_split
 from vae_tf.data.pipeline import Data
 from vae_tf.evaluation import (
     annealed,
@@ -34,6 +33,8 @@ from vae_tf.runs.directory import (
     load_data_of_run,
     require_writable,
 )
+from vae_tf.runs.reading import config_of, evaluation_path
+from vae_tf.runs.sums import sealed
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
@@ -43,6 +44,18 @@ DRAWN = 100  # images drawn from the model, for --bidirectional
 REFINED = 1000  # images whose own q is found, for --gaps
 GAUSSIAN = ("mean_field", "full_covariance")  # and the encoder's own
 SHOWN = 3  # of them, whose p(z|x) is drawn, in two latent dimensions
+
+
+class NotWritten(UserError):
+    """What was measured could not be written.
+
+    Attributes:
+      result: what was measured.
+    """
+
+    def __init__(self, message: str, result: dict[str, Any]):
+        super().__init__(message)
+        self.result = result
 
 
 def evaluate_run(
@@ -104,7 +117,8 @@ def evaluate_run(
 
     Raises:
       UserError: there is no such run, split or method, the run is damaged, its
-        data is out of reach or has changed, quadrature is asked of more than
+        data is out of reach or has changed, the result cannot be written
+        (`NotWritten`, which has it), quadrature is asked of more than
         two latent dimensions, or the tolerance is not positive.
     """
     require_split(split)
@@ -121,7 +135,7 @@ def evaluate_run(
     if tolerance is not None:
         growth.check(tolerance)
     run_dir = pathlib.Path(run_dir)
-    vae, config = load(run_dir), Config.load(run_dir)
+    vae, config = load(run_dir), config_of(run_dir)
     tabled = isinstance(vae, LocalVAE)
     for name, value, expected in (
         ("method", method, METHODS[:2]),
@@ -245,17 +259,31 @@ def evaluate_run(
             ("linear_probe_accuracy", linear_accuracy(loc, labels)),
         ):  # of too few images there is none
             result[name] = None if math.isnan(accuracy) else accuracy
-    path = run_dir / f"evaluation-{split}.npz"
-    with written_atomically(path) as temporary:
-        np.savez(temporary, **arrays)
-    path = path.with_suffix(".json")
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    result = _as_json(result)
+    path = evaluation_path(run_dir, split)
+    try:
+        # Both are written before either takes the place of what was there.
+        with sealed(path.with_suffix(".npz")) as file, sealed(path) as text:
+            np.savez(file, **arrays)
+            text.write_text(json.dumps(result, indent=2) + "\n")
+    except UserError as error:
+        raise NotWritten(str(error), result) from None
     if config.figures_every:
         pictures[f"evaluation_{split}"] = _picture(result, arrays)
         gallery.write(run_dir, pictures)
         report.write(run_dir)
     return result
+
+
+def _as_json(value: Any) -> Any:
+    """A value with None for numbers that are none, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _composition(

@@ -3,18 +3,18 @@ page that needs nothing beside it.
 """
 
 import base64
+import dataclasses
 import html
 import importlib.resources
-import json
 import os
 import pathlib
 import string
+import warnings
 
 import numpy as np
 
 import vae_tf
-from vae_tf.config import SPLITS, read_run
-from vae_tf.data.files import written_atomically
+from vae_tf.config import SPLITS
 from vae_tf.pictures import figures, gallery, latent_points, snapshots
 from vae_tf.runs.directory import (
     best,
@@ -24,6 +24,9 @@ from vae_tf.runs.directory import (
     read_metrics,
     require_writable,
 )
+from vae_tf.runs.reading import config_of, read_evaluation, read_run
+from vae_tf.runs.sums import written
+from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
 REPORT = "report.html"
@@ -195,7 +198,9 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
       UserError: there is no such run, or it is damaged.
     """
     run_dir = pathlib.Path(run_dir)
-    run, history = read_run(run_dir), read_metrics(run_dir)
+    # A setting that its version did not know is as it was then.
+    run = dataclasses.asdict(config_of(run_dir)) | read_run(run_dir)
+    history, measured = read_metrics(run_dir), _measured(run_dir)
     data = run["data"]
     template = importlib.resources.files("vae_tf.runs") / REPORT
     page = string.Template(template.read_text("utf-8")).substitute(
@@ -211,9 +216,9 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
             f"{data['levels']} levels, binarization {run['binarization']}, "
             f"dequantization {run['dequantization']}."
         ),
-        results=_results(run_dir, history),
-        composition=_compositions(run_dir),
-        inference=_inference(run_dir),
+        results=_results(run_dir, history, measured),
+        composition=_compositions(run_dir, measured),
+        inference=_inference(run_dir, measured),
         figures="\n".join(
             _figure(run_dir / gallery.FIGURES / name, words, caption)
             for name, words, caption in FIGURES
@@ -230,12 +235,14 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
         version=vae_tf.__version__,
     )
     path = run_dir / REPORT
-    with written_atomically(path) as temporary:
+    with written(path) as temporary:
         temporary.write_text(page, "utf-8")
     return path
 
 
-def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
+def _results(
+    run_dir: pathlib.Path, history: list[dict], measured: list[dict]
+) -> str:
     """What training reached, and what `evaluate.py` measured."""
     parts = []
     if history:
@@ -256,7 +263,6 @@ def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
             f"{snapshot.accuracy:.1%} of {len(snapshot.points)} validation "
             f"images (epoch {snapshot.epoch}).</p>"
         )
-    measured = _measured(run_dir)
     for found in measured:
         parts.append(
             f"<h3>Measured on the {found['split']} split, in nats per image"
@@ -271,36 +277,44 @@ def _results(run_dir: pathlib.Path, history: list[dict]) -> str:
 
 
 def _measured(run_dir: pathlib.Path) -> list[dict]:
-    return [
-        json.loads(path.read_text())
-        for split in SPLITS
-        if (path := run_dir / f"evaluation-{split}.json").is_file()
-    ]
+    found = []
+    for split in SPLITS:
+        try:
+            found.append(read_evaluation(run_dir, split))
+        except FileNotFoundError:
+            pass
+        except UserError as error:  # The others are shown all the same.
+            warnings.warn(str(error), stacklevel=2)
+    return found
 
 
-def _compositions(run_dir: pathlib.Path) -> str:
+def _compositions(run_dir: pathlib.Path, measured: list[dict]) -> str:
     """What the ELBO of each measured split is made of."""
-    parts = _parts(run_dir, "decomposition", "evaluation", MEASURES)
+    parts = _parts(run_dir, measured, "decomposition", "evaluation", MEASURES)
     return "\n".join(parts or ["<p>It has not been taken apart yet.</p>"])
 
 
-def _inference(run_dir: pathlib.Path) -> str:
+def _inference(run_dir: pathlib.Path, measured: list[dict]) -> str:
     """What separates the ELBO of each measured split from log p(x), where that
     was asked for.
     """
-    parts = _parts(run_dir, "inference_gaps", "gaps", GAPS)
+    parts = _parts(run_dir, measured, "inference_gaps", "gaps", GAPS)
     head = ["<h2>From the ELBO to log p(x)</h2>"] if parts else []
     return "\n".join(head + parts)
 
 
 def _parts(
-    run_dir: pathlib.Path, name: str, picture: str, words: tuple[str, str]
+    run_dir: pathlib.Path,
+    measured: list[dict],
+    name: str,
+    picture: str,
+    words: tuple[str, str],
 ) -> list[str]:
     """A table of what an evaluation says under this name, and its picture, for
     each split that has it.
     """
     parts = []
-    for found in _measured(run_dir):
+    for found in measured:
         if name not in found:  # of an earlier version, or not asked for
             continue
         split, values = found["split"], found[name]

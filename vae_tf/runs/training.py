@@ -1,5 +1,6 @@
 """Config -> data, model, optimizer, callbacks, fit -> a run directory."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -11,7 +12,8 @@ from typing import NamedTuple, cast
 
 import keras
 
-from vae_tf.config import Config, read_run
+from vae_tf.config import Config
+from vae_tf.data.files import sweep
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
 from vae_tf.runs import checkpoints, directory, report
@@ -22,6 +24,10 @@ from vae_tf.runs.building import (
     updates_per_step,
 )
 from vae_tf.runs.callbacks import Board, Pictures, RunRecorder
+from vae_tf.runs.checkpoints import Progress
+from vae_tf.runs.interruption import Interrupted, watched
+from vae_tf.runs.lock import only_writer
+from vae_tf.runs.reading import config_of, is_begun, read_run
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
@@ -50,24 +56,38 @@ def train(config: Config) -> Run:
         the run directory is in use or cannot be written, or (`resume`) holds no
         run of this configuration. Nothing has been written then.
     """
-    saved = _run_to_resume(config) if config.resume else None
-    if saved:
-        config = _filled_from(saved, config)
-    else:
-        directory.require_unused(config.run_dir)
-    keras.utils.set_random_seed(config.seed)
-    data = load_data_of(config)
-    config = dataclasses.replace(
-        config,
-        dataset=data.source.name,
-        binarization=data.binarization,
-        dequantization=data.dequantization,
-    )
-    config = filled(config, data.describe())
+    with contextlib.ExitStack() as stack:
+        saved = _run_to_resume(config) if config.resume else None
+        if saved:
+            config = _filled_from(saved, config)
+            # Not by the name of a link such as runs/latest, which is made anew.
+            run_dir = pathlib.Path(_resumed_dir(config)).resolve()
+            stack.enter_context(only_writer(run_dir))
+        else:
+            directory.require_unused(config.run_dir)
+        keras.utils.set_random_seed(config.seed)
+        data = load_data_of(config)
+        config = dataclasses.replace(
+            config,
+            dataset=data.source.name,
+            binarization=data.binarization,
+            dequantization=data.dequantization,
+        )
+        config = filled(config, data.describe())
+        if saved:
+            _require_unchanged(saved, config, data)
+            _say_rate(saved, config)
+        vae = _compiled(config, data)
+        if not saved:
+            run_dir = directory.create(config)
+            stack.enter_context(only_writer(run_dir))
+        config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
+        return _trained(vae, config, data, resumed=saved is not None)
+
+
+def _compiled(config: Config, data: Data) -> VAE:
+    """The untrained model of a run."""
     epochs = cast(int, config.epochs)
-    if saved:
-        _require_unchanged(saved, config, data)
-        _say_rate(saved, config)
     vae = build(config, data.describe())
     vae.compile(
         optimizer=_optimizer(
@@ -79,44 +99,74 @@ def train(config: Config) -> Run:
         steps_per_execution=steps_per_execution(data),
     )
     vae.optimizer.build(vae.optimized_variables)
-    # Not by the name of a link such as runs/latest, which is made anew.
-    run_dir = pathlib.Path(_resumed_dir(config)).resolve() if saved else None
-    history = checkpoints.restore(run_dir, vae) if run_dir else []
-    if len(history) > epochs:
+    return vae
+
+
+def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
+    """The run in `config.run_dir`, which nobody else writes."""
+    run_dir = pathlib.Path(cast(str, config.run_dir))
+    epochs = cast(int, config.epochs)
+    sweep(run_dir)
+    progress = checkpoints.restore(run_dir, vae) if resumed else Progress([])
+    finished = len(progress.history)
+    if finished + bool(progress.step) > epochs:
         raise UserError(
-            f"--epochs: expected at least the {len(history)} epochs that the "
+            f"--epochs: expected at least the {finished} epochs that the "
             f"run has finished, received {epochs}."
         )
-    if not history:
+    if not (finished or progress.step):
         vae.adapt(data.train)
-    run_dir = run_dir or directory.create(config)
-    config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
     directory.write_config(run_dir, config, data)
     directory.point_latest_to(run_dir)
 
-    recorder = RunRecorder(run_dir, config, data.start_epoch, history)
-    board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
-    pictures = []
-    if config.figures_every:
-        held = snapshots.held_out(data)
-        pictures = [
-            Pictures(
-                run_dir, held, config.figures_every, recorder.history, *board
+    with watched() as asked:
+        recorder = RunRecorder(
+            run_dir, config, data.start_epoch, progress, asked
+        )
+        board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
+        pictures = []
+        if config.figures_every:
+            held = snapshots.held_out(data)
+            pictures = [
+                Pictures(
+                    run_dir,
+                    held,
+                    config.figures_every,
+                    recorder.history,
+                    progress.step > 0,
+                    *board,
+                )
+            ]
+
+        def fit(images, until):
+            vae.fit(
+                images,
+                validation_data=data.validation,
+                initial_epoch=len(recorder.history),
+                epochs=until,
+                callbacks=[recorder, *pictures, *board],
+                # A bar for a person, a line per epoch for a log.
+                verbose=1 if sys.stdout.isatty() else 2,
             )
-        ]
-    vae.fit(
-        data.train,
-        validation_data=data.validation,
-        initial_epoch=len(history),
-        epochs=len(history) if recorder.out_of_patience() else epochs,
-        callbacks=[recorder, *pictures, *board],
-        # A bar for a person, a line per epoch for a log.
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+
+        try:
+            if progress.step:  # first what is left of that epoch
+                fit(data.after(progress.step), finished + 1)
+            over = recorder.out_of_patience()
+            fit(data.train, len(recorder.history) if over else epochs)
+        except Interrupted as interrupted:
+            interrupted.args = (
+                f"Interrupted after {interrupted}, which are kept. To go on: "
+                f"{command('train', run_dir)} --resume",
+            )
+            raise
+        for each in pictures:
+            each.look_last()
     directory.load_best(run_dir, vae)
     if config.figures_every:
         report.redraw(run_dir, vae, held)
         report.write(run_dir)
+    sweep(run_dir)
     _report(run_dir, data, config.likelihood, recorder.history)
     return Run(run_dir, vae, recorder.history)
 
@@ -151,13 +201,15 @@ def _optimizer(config: Config, steps: int) -> keras.Optimizer:
     return optimizer(schedule)
 
 
-def _run_to_resume(config: Config) -> Config:
+def _run_to_resume(config: Config) -> Config | None:
     if not config.run_dir:
         raise UserError(
             "--resume: expected --run_dir with the run to go on with, received "
             "none."
         )
-    saved = Config.load(config.run_dir)
+    if not is_begun(config.run_dir):
+        return None  # It was ended before it had begun: there is nothing yet.
+    saved = config_of(config.run_dir)
     directory.require_writable(config.run_dir)
     return saved
 
@@ -229,9 +281,13 @@ def _report(
 
 def next_steps(run_dir: str | os.PathLike) -> str:
     """The commands to go on with, as whoever typed this one has them."""
+    return "; ".join(command(name, run_dir) for name in ("evaluate", "export"))
+
+
+def command(name: str, run_dir: str | os.PathLike) -> str:
+    """A command on a run, as whoever typed this one has it."""
     script = pathlib.Path(sys.argv[0]).suffix == ".py"
-    return "; ".join(
+    return (
         f"{f'python {name}.py' if script else f'vae-{name}'} "
         f"--run_dir {shlex.quote(str(run_dir))}"
-        for name in ("evaluate", "export")
     )

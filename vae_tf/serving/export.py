@@ -3,7 +3,6 @@ it.
 """
 
 import errno
-import json
 import os
 import pathlib
 import subprocess
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.config import read_run
 from vae_tf.runs.directory import load
+from vae_tf.runs.reading import config_of, read_evaluation, read_run
 from vae_tf.serving import check, manifest, versions, warmup
 from vae_tf.serving.signatures import Signature, signatures
 from vae_tf.settings import UserError
@@ -108,20 +107,14 @@ def export_run(
       UserError: there is no such run, or it is damaged; or as `export` does.
     """
     vae, run = load(run_dir), read_run(run_dir)
-    measured = pathlib.Path(run_dir) / "evaluation-test.json"
     try:
-        test = json.loads(measured.read_text())
-        test = {name: test[name] for name in MEASURED}
+        test = read_evaluation(pathlib.Path(run_dir), "test")
+        test = {name: test.get(name) for name in MEASURED}
     except FileNotFoundError:
         test = None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{measured}: expected what evaluate.py wrote, received a damaged "
-            f"file ({error!r})."
-        ) from None
     trained_on = {
         **run["data"],
-        "seed": run["seed"],
+        "seed": config_of(run_dir).seed,
         "versions": run["versions"],
         "test": test,
     }

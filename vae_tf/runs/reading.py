@@ -1,0 +1,93 @@
+"""What a run says of itself and of what was measured. No TensorFlow here."""
+
+import json
+import os
+import pathlib
+import shlex
+from typing import Any
+
+from vae_tf import config
+from vae_tf.config import Config
+from vae_tf.data.files import is_temporary
+from vae_tf.runs import sums
+from vae_tf.runs.lock import LOCK
+from vae_tf.settings import UserError
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+
+
+def is_left_over(path: pathlib.Path) -> bool:
+    """Whether a file is of a run that ended before its `config.json`."""
+    empty = (
+        path.name == CHECKPOINTS and path.is_dir() and not any(path.iterdir())
+    )
+    return empty or path.name in (LOCK, sums.SUMS) or is_temporary(path)
+
+
+def is_begun(run_dir: str | os.PathLike) -> bool:
+    """Whether a run is there to go on with, and not only a directory that one
+    was to be written to when it was ended.
+    """
+    path = pathlib.Path(run_dir)
+    return not (path / LOCK).is_file() or not all(
+        map(is_left_over, path.iterdir())
+    )
+
+
+def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:
+    """What `config.json` of a run says (`config.read_run`).
+
+    Raises:
+      UserError: there is no such run, or the file is damaged or was changed.
+    """
+    _require_sealed(run_dir)
+    return config.read_run(run_dir)
+
+
+def config_of(run_dir: str | os.PathLike) -> Config:
+    """The settings of a run; raises UserError as `read_run` does."""
+    _require_sealed(run_dir)
+    return Config.load(run_dir)
+
+
+def _require_sealed(run_dir: str | os.PathLike) -> None:
+    try:
+        sums.read(pathlib.Path(run_dir) / CONFIG)
+    except OSError:
+        pass  # Said where it is parsed.
+
+
+def evaluation_path(run_dir: pathlib.Path, split: str) -> pathlib.Path:
+    """Where what was measured of a run on a split is written."""
+    return run_dir / f"evaluation-{split}.json"
+
+
+def read_evaluation(run_dir: pathlib.Path, split: str) -> dict[str, Any]:
+    """What was measured of a run on a split.
+
+    Raises:
+      FileNotFoundError: nothing was.
+      UserError: the file is damaged, or was changed.
+    """
+    path = evaluation_path(run_dir, split)
+    try:
+        found = json.loads(sums.read(path))
+        if found["split"] != split:
+            raise ValueError(f"of the split {found['split']!r}")
+        return found
+    except FileNotFoundError:
+        raise
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected what evaluate.py writes, received a damaged "
+            f"file ({error}): {to_measure(run_dir, split)} makes it anew."
+        ) from None
+
+
+def to_measure(run_dir: pathlib.Path, split: str) -> str:
+    """The command that measures a run on a split."""
+    place = shlex.quote(str(run_dir))
+    return f"python evaluate.py --run_dir {place} --split {split}"
