@@ -1,4 +1,6 @@
+import importlib
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -88,6 +90,31 @@ class GapsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllGreater(
             gaps.approximation + 4 * gaps.approximation_error, 0
         )
+
+    @parameterized.parameters((2, ["encoder", "prior"]), (3, ["encoder"]))
+    def test_the_best_q_may_be_far_from_the_encoder(self, latent_dim, starts):
+        vae, images = small_vae(latent_dim), random_bits(12)
+        steps = {"encoder": 2, "prior": 200}
+        gaps_module = importlib.import_module("vae_tf.inference.gaps")
+        found = [
+            vae_tf.infer(
+                vae,
+                images,
+                start=start,
+                max_steps=steps[start],
+                num_samples=50,
+            )
+            for start in starts
+        ]
+        with mock.patch.object(
+            gaps_module,
+            "infer",
+            lambda vae, images, family, start, **_: found[starts.index(start)],
+        ):
+            gaps = vae_tf.inference_gaps(vae, images, num_samples=50)
+        elbos = np.stack([local.elbo for local in found])
+        self.assertAllClose(gaps.refined_elbo, elbos.max(0), 1e-5)
+        self.assertAllEqual(np.unique(elbos.argmax(0)), range(len(starts)))
 
     @parameterized.parameters(24, 0, 10.5)
     def test_too_few_draws(self, samples):

@@ -2,6 +2,7 @@
 is p(z|x), or because the encoder does not give the best member.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from vae_tf.encoder import Encoder
 from vae_tf.evaluation import pareto
 from vae_tf.inference import weights
 from vae_tf.inference.families import FAMILIES
-from vae_tf.inference.local import Local, infer
+from vae_tf.inference.local import STARTS, Local, infer
 from vae_tf.posteriors import Flow
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -91,8 +92,10 @@ def inference_gaps(
       amortization gap  = max over q of ELBO(q; x) - ELBO(q(z|x); x)
 
     with q of one family (Cremer, Li and Duvenaud 2018, arXiv:1801.03558). The
-    maximum is `infer`'s, from the encoder; log p(x) is importance-weighted,
-    with draws of that q and less its bias; both ELBOs have the same noise.
+    maximum is `infer`'s from the encoder or, in at most two latent dimensions,
+    where p(z|x) may have parts far from q(z|x), from the prior, if that is
+    higher. log p(x) is importance-weighted, with draws of that q and less its
+    bias; both ELBOs have the same noise.
 
     Args:
       vae: a trained model.
@@ -114,13 +117,21 @@ def inference_gaps(
         )
     check(vae)
     images = vae.check_images(images)
-    local = infer(
-        vae,
-        images,
-        family or family_of(vae),
-        num_samples=num_samples,
-        seed=seed,
-        verbose=verbose,
+    near = vae.encoder.latent_dim <= 2
+    local = functools.reduce(
+        Local.or_better,
+        (
+            infer(
+                vae,
+                images,
+                family or family_of(vae),
+                start,
+                num_samples=num_samples,
+                seed=seed,
+                verbose=verbose,
+            )
+            for start in (STARTS if near else STARTS[:1])
+        ),
     )
     amortized = family_of(vae)
     before = weights.log_weights(

@@ -41,6 +41,31 @@ class Local(NamedTuple):
             tf.nest.map_structure(lambda value: value[some], self.parameters)
         )
 
+    def or_better(self, other: "Local") -> "Local":
+        """Of each image, what has the higher ELBO, here or in another result of
+        the same family and images.
+        """
+        higher = other.elbo > self.elbo
+
+        def chosen(ours, theirs):
+            shape = (-1,) + (1,) * (len(ours.shape) - 1)
+            return np.where(higher.reshape(shape), theirs, ours)
+
+        parameters = tf.nest.map_structure(
+            lambda *pair: tf.convert_to_tensor(chosen(*pair)),
+            self.parameters,
+            other.parameters,
+        )
+        return Local(
+            FAMILIES[self.family].distribution(parameters),
+            chosen(self.elbo, other.elbo),
+            chosen(self.elbo_error, other.elbo_error),
+            chosen(self.num_steps, other.num_steps),
+            chosen(self.converged, other.converged),
+            self.family,
+            parameters,
+        )
+
 
 def infer(
     vae: VAE,
