@@ -55,6 +55,15 @@ class OnDiskTest(tf.test.TestCase):
             self.assertAllEqual(self.on_disk(batches)[:], IMAGES)
         self.assertAllEqual(self.on_disk([255 - IMAGES], "b")[:], 255 - IMAGES)
 
+    def test_what_was_changed_is_written_anew(self):
+        self.on_disk([IMAGES])
+        path = self.directory / "key"
+        for content in (bytes(IMAGES.size), IMAGES.tobytes()[:-1], b""):
+            path.write_bytes(content)
+            with self.assertWarnsRegex(UserWarning, "images are decoded anew"):
+                images = self.on_disk([IMAGES])
+            self.assertAllEqual(images[:], IMAGES)
+
     def test_what_is_not_whole_is_written_anew(self):
         def interrupted():
             yield IMAGES[:5]

@@ -347,6 +347,15 @@ class FolderSourceTest(tf.test.TestCase, parameterized.TestCase):
             r"image\), gone.png \(.*No such file.*\)\.$",
         )
 
+    def test_a_file_that_would_fill_any_memory_is_skipped(self):
+        self.save_many(12)
+        PIL.Image.new("1", (2**13, 2**13 + 1)).save(self.folder / "x.png")
+        with self.assertWarnsRegex(
+            UserWarning, r"skipped 1 of 13 .* x.png \(67,117,056 pixels\)"
+        ):
+            source = load(self.folder)
+        self.assertLen(every(source), 12)
+
     def test_at_most_twenty_unreadable_files_are_named(self):
         self.save_many(10)
         for number in range(25):

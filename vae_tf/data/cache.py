@@ -21,10 +21,20 @@ def key_of(words: Iterable, files: Iterable[pathlib.Path]) -> str:
     """A checksum of `words` and of the content of `files`."""
     digest = hashlib.sha256(repr(tuple(words)).encode())
     for path in sorted(files):
-        with open(path, "rb") as file:
-            digest.update(path.name.encode())
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+        digest.update(path.name.encode())
+        _add(digest, path)
+    return digest.hexdigest()
+
+
+def _add(digest, path: pathlib.Path) -> None:
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+
+
+def _checksum(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    _add(digest, path)
     return digest.hexdigest()
 
 
@@ -62,14 +72,23 @@ def cached_file(
     key: str, size: int, write: Callable[[BinaryIO], None]
 ) -> pathlib.Path:
     """A file of `size` bytes that `write` wrote for this key, in this process
-    or another.
+    or another: what is there with another checksum is written anew.
 
     Raises:
       UserError: there is no room for it.
     """
     path = _directory() / key
-    if path.is_file() and path.stat().st_size == size:
-        return path
+    sealed = path.with_suffix(".sha256")
+    if path.is_file():
+        # All of it is read, at some GB/s: the first epoch does so, too.
+        whole = path.stat().st_size == size and sealed.is_file()
+        if whole and sealed.read_bytes() == _checksum(path).encode():
+            return path
+        warnings.warn(
+            f"{path} is damaged, or of an earlier version: images are decoded "
+            "anew.",
+            stacklevel=2,
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
@@ -78,6 +97,8 @@ def cached_file(
         with written_atomically(path) as temporary:
             with open(temporary, "wb") as file:
                 write(file)
+            with written_atomically(sealed) as sum:
+                sum.write_text(_checksum(temporary))
     except OSError as error:
         raise UserError(
             "--dataset: expected room for a file of the decoded images, "

@@ -46,19 +46,25 @@ def sweep(directory: pathlib.Path) -> None:
                 path.unlink()
 
 
-def unpacked(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file that `numpy.savez` wrote. Each has a CRC, so
-    a flipped bit is an error.
+def unpacked(
+    path: pathlib.Path, limit: int | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file. Each has a CRC, so a flipped bit is an
+    error.
+
+    Args:
+      path: of the file.
+      limit: bytes of all arrays, which a small file may hold any number of;
+        None for those of the file, which is what `numpy.savez` writes.
 
     Raises:
-      ValueError: it is damaged, or its arrays are larger than the file, as
-        `numpy.savez` never writes them: they may fill any memory.
+      ValueError: it is damaged, or its arrays are larger.
       OSError: it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as file:
             expanded = sum(part.file_size for part in file.infolist())
-        if expanded > path.stat().st_size:
+        if expanded > (path.stat().st_size if limit is None else limit):
             raise ValueError(f"{expanded:,} bytes of arrays")
         with np.load(path) as arrays:
             return dict(arrays)

@@ -2,6 +2,7 @@
 (see `listing`), or in none."""
 
 import concurrent.futures
+import math
 import os
 import pathlib
 import warnings
@@ -30,6 +31,7 @@ from vae_tf.settings import UserError
 # What a file may hold, whatever it is called: none that Pillow hands to another
 # program, such as EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 2**26  # of a file; a few bytes may claim any number of them
 AT_A_TIME = 1000  # files handed to the threads
 NAMED = 20  # unreadable files that a message names
 
@@ -39,7 +41,8 @@ def load_folder(
 ) -> Source:
     """The images in a folder, each of which is decoded to see that it can be:
     into memory where they fit, else (see `cache`) onto the disk. Of a file of
-    several images, the first.
+    several images, the first; a file of more than 67,108,864 pixels is left
+    out.
 
     Args:
       folder: its absolute path. Folders in it are splits or classes as
@@ -156,6 +159,8 @@ def _decoded(
             return "not a regular file"  # A pipe would be waited for.
         try:
             with PIL.Image.open(path, formats=FORMATS) as image:
+                if math.prod(image.size) > MAX_PIXELS:
+                    return f"{math.prod(image.size):,} pixels"
                 own = 1 if is_grey(image) else 3
                 return resized(image, image_size, channels or own)
         except PIL.UnidentifiedImageError:

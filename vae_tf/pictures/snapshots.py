@@ -8,6 +8,7 @@ import tensorflow as tf
 from sklearn.neighbors import KNeighborsClassifier
 
 from vae_tf import objectives
+from vae_tf.data.files import unpacked
 from vae_tf.data.pipeline import Data
 from vae_tf.inference.held_out import posterior_of, validation_posterior
 from vae_tf.noise import key, standard_normal
@@ -18,6 +19,7 @@ from vae_tf.vae import VAE
 
 SPLIT = "validation"  # Held-out images of a run; the test split is for the end.
 MIN_IMAGES, MAX_IMAGES = 500, 5000
+MAX_BYTES = 2**28  # of a snapshot that is read
 MAX_PIXELS = 16_000_000  # of all of them; what a picture may cost
 BATCH_SIZE = 1000
 NUM_NEIGHBOURS = 5
@@ -69,9 +71,9 @@ class Snapshot(NamedTuple):
           UserError: the file is damaged.
         """
         try:
-            with np.load(path) as file:
-                values = {name: file[name] for name in cls._fields}
-        except Exception as error:  # A damaged zip raises nearly anything.
+            arrays = unpacked(path, MAX_BYTES)
+            values = {name: arrays[name] for name in cls._fields}
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{path}: expected a snapshot, received a damaged file "
                 f"({error})."
