@@ -90,6 +90,7 @@ HOUSE = {
         "lock",
         "reading",
         "interruption",
+        "health",
         "building",
         "directory",
         "checkpoints",

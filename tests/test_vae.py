@@ -182,9 +182,9 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         vae, images = compiled(run_eagerly=True), random_bits(8)
         calls = []
 
-        def spy(loss, optimizer, variables, tape):
+        def spy(loss, optimizer, variables, tape, *guard):
             calls.append((float(loss), optimizer, len(variables)))
-            minimize(loss, optimizer, variables, tape)
+            minimize(loss, optimizer, variables, tape, *guard)
 
         minimize = vae_module.minimize
         with mock.patch.object(vae_module, "minimize", spy):

@@ -42,6 +42,7 @@ _HOMES = {
     "explain": "inference.explanation",
     "PosteriorTable": "inference.table",
     "LocalVAE": "inference.local_vae",
+    "Health": "runs.health",
     "load": "runs.directory",
     "draw_explanation": "pictures.inferred",
     "traversals": "pictures.snapshots",

@@ -263,6 +263,7 @@ class Config(Settings):
         "run_dir",
         "resume",
         "checkpoint_minutes",
+        "learning_rate",
     )
 
     def __post_init__(self):

@@ -17,6 +17,7 @@ from vae_tf import executions
 from vae_tf.networks import Checkpointed
 from vae_tf.refusals import (
     NO_IMAGES,
+    NonFinite,
     Refused,
     as_images,
     check_compiled,
@@ -202,6 +203,7 @@ class Fed(Checkpointed):
         self.image_shape, self.support = image_shape, support
         self.own_step = own_step
         self.refused = Refused(support)
+        self.guard: NonFinite | None = None  # see `guarded`
         self._in_step = None  # how the compiled loop makes its images
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
@@ -313,7 +315,8 @@ class Fed(Checkpointed):
 
     @property
     def metrics_names(self):
-        return [m.name for m in self.metrics if m is not self.refused]
+        silent = self.refused, self.guard
+        return [m.name for m in self.metrics if m not in silent]
 
     @property
     def metrics(self):
@@ -343,6 +346,15 @@ class Fed(Checkpointed):
         if known:
             self._seen.add(x)
         return looked if y is None else x
+
+    def guarded(self) -> NonFinite:
+        """The guard of the steps, from now on: those whose bound is no finite
+        number are left out, and counted.
+        """
+        if self.guard is None:
+            self.guard = NonFinite()
+            self.train_function = None  # was traced without it
+        return self.guard
 
 
 def _given(method: Callable, *args, **kwargs) -> dict[str, Any]:

@@ -188,6 +188,53 @@ class Refused(keras.metrics.Metric):
         )
 
 
+class NonFinite(keras.metrics.Metric):
+    """Counts, in the steps of a pass, those whose bound is no finite number,
+    and leaves their gradients out: what they would move stays a number.
+
+    It costs a choice for each gradient, and no look at any: a gradient that is
+    no number below a bound that is one passes.
+    """
+
+    def __init__(self, name="non_finite", **kwargs):
+        super().__init__(name=name, **kwargs)
+        # Steps, those left out, the last so many of them in a row, the number
+        # of the first one, and whether its log p(x|z) and its KL were numbers.
+        self.counts = self.add_weight((6,), "zeros", name="counts")
+
+    def update_state(self, loss, terms):
+        """Looks at the loss of a step, and at the two terms of its bound."""
+        steps, left, row, first, *finite = tf.unstack(self.counts.value)
+        bad = ~tf.math.is_finite(loss)
+        new = bad & (left == 0)
+        now = (tf.reduce_all(tf.math.is_finite(term)) for term in terms)
+        one = tf.cast(bad, tf.float32)
+        self.counts.assign(
+            [
+                steps + 1,
+                left + one,
+                (row + 1) * one,
+                tf.where(new, steps, first),
+                *(
+                    tf.where(new, tf.cast(each, tf.float32), before)
+                    for each, before in zip(now, finite, strict=True)
+                ),
+            ]
+        )
+
+    @staticmethod
+    def passed(loss, gradients):
+        """The gradients of a step, 0 where its loss is no finite number."""
+        fine = tf.math.is_finite(loss)
+        return [
+            None if each is None else tf.where(fine, each, tf.zeros_like(each))
+            for each in gradients
+        ]
+
+    def result(self):
+        return {}
+
+
 EXPECTED = {
     "binary": "0 or 1",
     "levels": "k/255 with whole k from 0 to 255",

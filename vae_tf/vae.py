@@ -34,16 +34,21 @@ def minimize(
     optimizer: keras.Optimizer,
     variables: list,
     tape: tf.GradientTape,
+    guard: refusals.NonFinite | None = None,
 ) -> None:
     """One step of gradient descent: theta <- theta - rho * d loss / d theta.
 
     Keras 3 optimizers have no `minimize` of their own. The scalar `loss` was
     recorded by `tape`, which is still recording: an optimizer that divides
-    gradients by a scale first multiplies the loss with it.
+    gradients by a scale first multiplies the loss with it. A `guard` leaves out
+    what is no number.
     """
     scaled = optimizer.scale_loss(loss)
     with tape.stop_recording():
-        optimizer.apply(tape.gradient(scaled, variables), variables)
+        gradients = tape.gradient(scaled, variables)
+        if guard is not None:
+            gradients = guard.passed(loss, gradients)
+        optimizer.apply(gradients, variables)
 
 
 def calls_of(optimizer: keras.Optimizer) -> tf.Tensor:
@@ -165,9 +170,8 @@ class VAE(Fed):
     @property
     def gradient_estimator(self) -> str:
         """The estimator in use: the objective's, with "auto" resolved."""
-        return self.objective.estimator(
-            self.encoder.one_pass_density, self.prior.uses_encoder
-        )
+        one_pass = self.encoder.one_pass_density
+        return self.objective.estimator(one_pass, self.prior.uses_encoder)
 
     # The model, in words of probability.
 
@@ -338,10 +342,11 @@ class VAE(Fed):
                 )
                 # Bodies of the user's own may add losses, such as weight decay.
                 loss = -elbo * place.share + sum(self.losses) / place.devices
-                minimize(loss, self.optimizer, self._variables(networks), tape)
+                variables = self._variables(networks)
+                minimize(loss, self.optimizer, variables, tape, self.guard)
         if self._in_step is None:
             self.refused.update_state(targets)
-        return self._track(draws)
+        return self._track(draws, loss)
 
     def test_step(self, data):
         images, targets = feeds.unpacked(data, self.decoder.image_shape)
@@ -399,10 +404,16 @@ class VAE(Fed):
         shape = (num_samples, place.total, self.encoder.latent_dim)
         return place.of(standard_normal(shape, key))
 
-    def _track(self, draws: objectives.Draws) -> dict[str, tf.Tensor]:
-        bounds = self.objective.bounds(draws)
+    def _track(self, draws: objectives.Draws, loss=None) -> dict:
+        bounds, weights = self.objective.bounds(draws), None
+        if loss is not None and self.guard is not None:
+            terms = bounds["reconstruction"], bounds["kl"]
+            self.guard.update_state(loss, terms)
+            fine = tf.math.is_finite(loss)
+            bounds = {k: tf.where(fine, v, 0.0) for k, v in bounds.items()}
+            weights = tf.cast(fine, tf.float32) * tf.ones_like(terms[0])
         for name, tracker in self.trackers.items():
             # [B], so that a short last batch weighs what it should
-            tracker.update_state(bounds[name])
+            tracker.update_state(bounds[name], weights)
         logs = {name: one.result() for name, one in self.trackers.items()}
         return {"loss": self.loss_of.result()} | logs

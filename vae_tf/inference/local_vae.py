@@ -124,10 +124,11 @@ class LocalVAE(VAE):
                 self.gradient_estimator,
             )
             loss = -self.objective(draws, step) + sum(self.losses)
-            minimize(loss, self.optimizer, self.generative_variables, tape)
+            variables = self.generative_variables
+            minimize(loss, self.optimizer, variables, tape, self.guard)
         if self._in_step is None:
             self.refused.update_state(images)
-        return self._track(draws)
+        return self._track(draws, loss)
 
     def test_step(self, data):
         images, numbers = self._numbered(data)

@@ -1,7 +1,7 @@
 """A model and held-out images -> the arrays that its pictures are made of."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -72,7 +72,7 @@ class Snapshot(NamedTuple):
         """
         try:
             arrays = unpacked(path, MAX_BYTES)
-            values = {name: arrays[name] for name in cls._fields}
+            values: dict[str, Any] = {n: arrays[n] for n in cls._fields}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"{path}: expected a snapshot, received a damaged file "

@@ -171,6 +171,11 @@ class Pictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._look_if_due()
 
+    def kl_per_dimension(self) -> np.ndarray | None:
+        """`[D]`, nats, of the last snapshot, where it has such parts."""
+        last = self.recorded[-1] if self.recorded else None
+        return last.per_dimension if last and last.factorizes else None
+
     def look_last(self) -> None:
         """After the last epoch."""
         if not self.recorded or self.recorded[-1].epoch < len(self.history):
@@ -214,6 +219,11 @@ class Board(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.writer.flush()
+
+    def say(self, line: str, epoch: int) -> None:
+        """Writes what training says of itself."""
+        with self.writer.as_default(step=epoch):
+            tf.summary.text("health", line)
 
     def show(self, snapshot: snapshots.Snapshot, pictures: dict) -> None:
         """Writes a snapshot's measures and its pictures."""

@@ -15,6 +15,7 @@ from vae_tf.settings import UserError
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+HEALTH = "health.log"  # what training had to say of itself
 
 
 def is_left_over(path: pathlib.Path) -> bool:

@@ -24,7 +24,12 @@ from vae_tf.runs.directory import (
     read_metrics,
     require_writable,
 )
-from vae_tf.runs.reading import config_of, read_evaluation, read_run
+from vae_tf.runs.reading import (
+    HEALTH,
+    config_of,
+    read_evaluation,
+    read_run,
+)
 from vae_tf.runs.sums import written
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -268,6 +273,10 @@ def _results(
             f"<h3>Measured on the {found['split']} split, in nats per image"
             f"</h3>{_values(found)}"
         )
+    log = run_dir / HEALTH
+    if log.is_file():
+        lines = html.escape(log.read_text("utf-8", "replace"))
+        parts.append(f"<h3>What training said of itself</h3><pre>{lines}</pre>")
     if not measured:
         parts.append(
             "<p>log p(x) has not been measured: <code>python evaluate.py "

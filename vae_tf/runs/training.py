@@ -25,9 +25,10 @@ from vae_tf.runs.building import (
 )
 from vae_tf.runs.callbacks import Board, Pictures, RunRecorder
 from vae_tf.runs.checkpoints import Progress
+from vae_tf.runs.health import Diverged, Health
 from vae_tf.runs.interruption import Interrupted, watched
 from vae_tf.runs.lock import only_writer
-from vae_tf.runs.reading import config_of, is_begun, read_run
+from vae_tf.runs.reading import HEALTH, config_of, is_begun, read_run
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
@@ -35,6 +36,7 @@ from vae_tf.vae import VAE
 # what they are made from would take more than so many bytes.
 STEPS_PER_EXECUTION = 32
 BLOCK = 2**24
+HALVINGS = 3  # of the step size of a training that diverges
 
 
 class Run(NamedTuple):
@@ -82,7 +84,37 @@ def train(config: Config) -> Run:
             run_dir = directory.create(config)
             stack.enter_context(only_writer(run_dir))
         config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
-        return _trained(vae, config, data, resumed=saved is not None)
+        resumed, first_rate = saved is not None, config.learning_rate
+        while True:
+            try:
+                return _trained(vae, config, data, resumed)
+            except Diverged as diverged:
+                config = _calmer(config, first_rate, diverged)
+            # From the newest checkpoint, or the first weights, which are those
+            # of the seed.
+            resumed = True
+            keras.utils.set_random_seed(config.seed)
+            vae = _compiled(config, data)
+
+
+def _calmer(config: Config, first_rate: float, diverged: Diverged) -> Config:
+    """`config` with half the step size; raises UserError after so many halves
+    that it is no help.
+    """
+    rate = config.learning_rate / 2
+    if rate < first_rate / 2**HALVINGS:
+        raise UserError(
+            "--learning_rate: expected a step size at which training "
+            f"converges, received {first_rate:.4g}, down to {2 * rate:.4g} of "
+            f"which it does not: {diverged} What was kept is in "
+            f"{config.run_dir}; --resume takes another --learning_rate."
+        )
+    warnings.warn(
+        f"{diverged} Training goes back to what was kept last, and on with "
+        f"--learning_rate {rate:.4g}.",
+        stacklevel=3,
+    )
+    return dataclasses.replace(config, learning_rate=rate)
 
 
 def _compiled(config: Config, data: Data) -> VAE:
@@ -120,10 +152,19 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
     directory.point_latest_to(run_dir)
 
     with watched() as asked:
+        board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
+
+        def say(line):
+            warnings.warn(line, stacklevel=2)
+            with open(run_dir / HEALTH, "a") as file:
+                file.write(f"epoch {len(recorder.history) + 1}: {line}\n")
+            for each in board:
+                each.say(line, len(recorder.history) + 1)
+
+        health = Health(run_dir, data.after, say)
         recorder = RunRecorder(
             run_dir, config, data.start_epoch, progress, asked
         )
-        board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
         pictures = []
         if config.figures_every:
             held = snapshots.held_out(data)
@@ -144,7 +185,7 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                 validation_data=data.validation,
                 initial_epoch=len(recorder.history),
                 epochs=until,
-                callbacks=[recorder, *pictures, *board],
+                callbacks=[health, recorder, *pictures, *board],
                 # A bar for a person, a line per epoch for a log.
                 verbose=1 if sys.stdout.isatty() else 2,
             )
@@ -162,6 +203,10 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             raise
         for each in pictures:
             each.look_last()
+        health.look_at_posterior(
+            recorder.history[-1]["val_kl"],
+            pictures[0].kl_per_dimension() if pictures else None,
+        )
     directory.load_best(run_dir, vae)
     if config.figures_every:
         report.redraw(run_dir, vae, held)
@@ -248,6 +293,12 @@ def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
 
 def _say_rate(saved: Config, config: Config) -> None:
     """Warns where a resumed run's step size takes another course."""
+    if saved.learning_rate != config.learning_rate:
+        warnings.warn(
+            f"--learning_rate: {config.learning_rate} in place of "
+            f"{saved.learning_rate}, with which the run began.",
+            stacklevel=2,
+        )
     if saved.epochs == config.epochs or config.lr_schedule == "constant":
         return
     warnings.warn(

@@ -1,0 +1,186 @@
+"""A training that goes wrong says so, and why, and what to try."""
+
+import math
+import pathlib
+import shutil
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_tf.settings import UserError
+
+IN_A_ROW = 3  # steps without a finite bound that end a training
+COLLAPSED = 0.1  # nats of KL in all: below, q(z|x) tells nothing of x
+UNUSED = 0.01  # nats of KL of a latent dimension (Burda et al. 2015: variance)
+FALLS = 5  # epochs after one another
+EXPLODED = 10.0  # times what knowing nothing of any pixel costs
+ROOM = 10  # times what was written last, below which a disk is nearly full
+
+
+class Diverged(UserError):
+    """Training has left the finite numbers."""
+
+
+class Health(keras.callbacks.Callback):
+    """Leaves out the steps whose bound is no finite number, and counts them;
+    ends a training in which three come in a row, or weights are no finite
+    numbers, with `Diverged`; and says, once each, that the posterior has
+    collapsed, that a bound explodes or only falls, or that the disk is nearly
+    full.
+
+    In `fit` as in `train`: `vae.fit(..., callbacks=[vae_tf.Health()])`.
+
+    Args:
+      directory: where the batch of the first step that was left out is saved,
+        `non_finite.npz`, and whose disk is looked at; None for neither.
+      batches_from: number of a batch of the pass at hand -> the images from it
+        on, which the batch is taken of.
+      say: takes each line.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path | None = None,
+        batches_from: Callable[[int], tf.data.Dataset] | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        super().__init__()
+        self.directory = directory
+        self.batches_from = batches_from
+        self.say = say or (lambda line: warnings.warn(line, stacklevel=3))
+        self.skipped = 0  # in all
+        self._said: set[str] = set()
+        self._bounds: list[float] = []  # in validation
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.guard = model.guarded()
+        self._finite = tf.function(_all_finite)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._left = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        _, left, row, first, *terms = np.asarray(self.guard.counts)
+        if left > self._left:
+            words = self._skip(int(left - self._left), int(first), terms)
+            self._left = left
+            if row >= IN_A_ROW:
+                raise Diverged(f"{words} {self._advice()}")
+        if not self._finite([v.value for v in self.model.trainable_variables]):
+            names = [
+                variable.path
+                for variable in self.model.trainable_variables
+                if not np.all(np.isfinite(variable))
+            ]
+            raise Diverged(
+                f"weights: expected finite numbers, received others in "
+                f"{', '.join(names[:3])}. {self._advice()}"
+            )
+
+    def _skip(self, count: int, first: int, terms: list) -> str:
+        """Counts steps that were left out, and says what the first one was."""
+        self.skipped += count
+        names = ("E_q[log p(x|z)]", "KL(q(z|x) || p(z))")
+        bad = [n for n, fine in zip(names, terms, strict=True) if not fine]
+        words = (
+            "bound: expected a finite number, received another in step "
+            f"{first} of this epoch, whose {' and '.join(bad) or 'average'} is "
+            "none"
+        )
+        if self.directory and self.batches_from and "batch" not in self._said:
+            self._said.add("batch")
+            (images,) = self.batches_from(first).take(1)
+            path = self.directory / "non_finite.npz"
+            parts = images if isinstance(images, dict) else {"image": images}
+            arrays = {name: np.asarray(part) for name, part in parts.items()}
+            np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's stub
+            words += f" (its images are in {path})"
+        self._once("skipped", f"{words}: the step is left out.")
+        return f"{words}; {self.skipped} steps were left out."
+
+    def _advice(self) -> str:
+        rate = float(self.model.optimizer.learning_rate)
+        return f"A smaller --learning_rate may help; it is {rate:.3g} here."
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look_at_bound(logs)
+        self._look_at_disk()
+
+    def _look_at_bound(self, logs) -> None:
+        name = f"val_{self.model.objective.bound}"
+        if name not in logs:
+            return
+        bounds = self._bounds
+        bounds.append(logs[name])
+        pixels = math.prod(self.model.image_shape)
+        if bounds[-1] < -EXPLODED * pixels * math.log(256):
+            self._once(
+                "exploded",
+                f"{name}: {bounds[-1]:.3g} nats per image is worse than "
+                "knowing nothing of any pixel: training explodes. Try a "
+                "smaller --learning_rate, or --kl_warmup_epochs.",
+            )
+        recent = bounds[-FALLS - 1 :]
+        if len(recent) > FALLS and recent == sorted(recent, reverse=True):
+            self._once(
+                "falls",
+                f"{name} has fallen in {FALLS} epochs, one after the other, "
+                f"from {recent[0]:.2f} to {recent[-1]:.2f} nats: the model "
+                "learns its training images by heart, or its step size is too "
+                "large. Try --early_stopping_patience, fewer --hidden_units, "
+                "or a smaller --learning_rate.",
+            )
+
+    def _look_at_disk(self) -> None:
+        if self.directory is None:
+            return
+        free = shutil.disk_usage(self.directory).free
+        size = sum(np.asarray(w).nbytes for w in self.model.weights)
+        if free < ROOM * 3 * size:
+            self._once(
+                "disk",
+                f"{self.directory}: {free / 1e6:.0f} MB are free, too few for "
+                f"some more checkpoints of about {3 * size / 1e6:.0f} MB. "
+                "Nothing that was written is lost when they do not fit.",
+            )
+
+    def look_at_posterior(self, kl: float, per_dimension: np.ndarray | None):
+        """Says whether the posterior has collapsed.
+
+        Args:
+          kl: of q(z|x) from p(z), nats per image, in validation.
+          per_dimension: its parts `[D]`, where it has such parts.
+        """
+        advice = (
+            "Try --kl_warmup_epochs, --free_bits, --kl_schedule cyclical or "
+            "more --epochs."
+        )
+        if kl < COLLAPSED:
+            self._once(
+                "collapsed",
+                f"kl: {kl:.3f} nats per image: the posterior has collapsed "
+                f"onto the prior, and z tells nothing of x. {advice}",
+            )
+        elif per_dimension is not None and min(per_dimension) < UNUSED:
+            used = int(np.sum(per_dimension >= UNUSED))
+            self._once(
+                "unused",
+                f"latent_dim: {used} of {len(per_dimension)} latent dimensions "
+                f"tell {UNUSED} nats of x or more. {advice}",
+            )
+
+    def _once(self, kind: str, line: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.say(line)
+
+
+def _all_finite(values: list) -> tf.Tensor:
+    # A sum is finite only where its parts are, and needs no memory.
+    return tf.reduce_all(
+        [tf.math.is_finite(tf.reduce_sum(value)) for value in values]
+    )
