@@ -90,6 +90,7 @@ HOUSE = {
         "lock",
         "reading",
         "interruption",
+        "workers",
         "health",
         "building",
         "directory",
@@ -99,6 +100,7 @@ HOUSE = {
         "measurement",
         "comparing",
         "training",
+        "launch",
     ],
     "serving": [
         "signatures",

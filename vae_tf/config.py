@@ -32,6 +32,7 @@ TRAIN_VARIABLES = ("all", "inference", "generative", "alternate")
 ACTIVATIONS = ("relu", "elu", "gelu", "leaky_relu", "silu", "softplus", "tanh")
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 DEQUANTIZATIONS = ("none", "uniform")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "exponential")
 MAX_SEED = 2**31 - 1  # TensorFlow's stateless seeds are pairs of int32.
@@ -221,6 +222,12 @@ class Config(Settings):
     jit_compile: bool | None = setting(
         None, "compile the step with XLA (unset: where it is faster)"
     )
+    strategy: str = setting(
+        "auto",
+        "devices that share each batch: one; the GPUs of this machine; or the "
+        "workers that TF_CONFIG names (auto: what there is)",
+        choices=STRATEGIES,
+    )
     mixed_precision: bool = setting(
         False,
         "train with matrix products in bfloat16; what is measured or exported "
@@ -264,6 +271,7 @@ class Config(Settings):
         "resume",
         "checkpoint_minutes",
         "learning_rate",
+        "strategy",
     )
 
     def __post_init__(self):

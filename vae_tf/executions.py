@@ -66,6 +66,14 @@ class Place(NamedTuple):
             return everything
         return everything[:, self.first : self.first + self.rows]
 
+    def summed(self, count: tf.Tensor) -> tf.Tensor:
+        """What the devices have counted, each its own, in all."""
+        if self.devices == 1:
+            return count
+        context = tf.distribute.get_replica_context()
+        # Not the variable, which would be reduced in its own way.
+        return context.all_reduce("sum", tf.convert_to_tensor(count) + 0)
+
     def everywhere(self, average: tf.Tensor) -> tf.Tensor:
         """An average over this device's images -> over those of all devices."""
         if self.devices == 1:
@@ -90,6 +98,16 @@ def place_of(images: tf.Tensor) -> Place:
     return Place(
         tf.reduce_sum(first * mine), rows, tf.reduce_sum(counts), devices
     )
+
+
+def logs(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """What a step returns: scalars; of several workers with an axis, over which
+    Keras averages.
+    """
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return values
+    return {name: value[tf.newaxis] for name, value in values.items()}
 
 
 def suit_xla(model: keras.Model) -> bool:

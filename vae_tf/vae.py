@@ -353,10 +353,10 @@ class VAE(Fed):
         # The number of images seen so far in this pass is that of each batch:
         # fresh noise in every batch, and the same again in the next pass, so
         # that epochs are compared on equal draws.
+        place = executions.place_of(images)
+        seen = place.summed(self.trackers[self.objective.bound].count)
         noise = self._noise(
-            key("validation", 0, self.trackers[self.objective.bound].count),
-            executions.place_of(images),
-            self.objective.num_samples,
+            key("validation", 0, seen), place, self.objective.num_samples
         )
         self.refused.update_state(targets)
         return self._track(self.draws(images, noise, targets=targets))
@@ -416,4 +416,4 @@ class VAE(Fed):
             # [B], so that a short last batch weighs what it should
             tracker.update_state(bounds[name], weights)
         logs = {name: one.result() for name, one in self.trackers.items()}
-        return {"loss": self.loss_of.result()} | logs
+        return executions.logs({"loss": self.loss_of.result()} | logs)

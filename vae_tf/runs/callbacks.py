@@ -5,6 +5,7 @@ TensorBoard.
 
 import math
 import pathlib
+import signal
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from vae_tf.runs import checkpoints
 from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.directory import best, save_best, write_metrics
 from vae_tf.runs.interruption import Asked, Interrupted
+from vae_tf.runs.workers import any_of, is_chief
 from vae_tf.settings import UserError
 
 
@@ -55,8 +57,16 @@ class RunRecorder(keras.callbacks.Callback):
         if progress.history:
             self._began -= progress.history[-1]["seconds"]
 
+    def set_model(self, model):
+        super().set_model(model)
+        self._strategy = model.distribute_strategy
+        self._chief = is_chief(self._strategy)
+        self._workers = self._strategy.cluster_resolver is not None
+
     def on_epoch_begin(self, epoch, logs=None):
-        self._stop_if_asked(0)
+        # All workers ask each other, and then stop together.
+        if any_of(self._strategy, self.asked.signal is not None):
+            self._stop(0)
         self.start_epoch(epoch)
         self._skipped = 0
         if self.progress and self.progress.step:
@@ -72,27 +82,29 @@ class RunRecorder(keras.callbacks.Callback):
         step = self._skipped + batch + 1
         if step >= self._skipped + self.params["steps"]:
             return  # The end of the epoch is kept itself.
+        if self._workers:
+            return  # Each has sums of its own, which the others do not see.
         waited = time.monotonic() - self._kept
         if waited > 60 * self.config.checkpoint_minutes or self.asked.signal:
             self._keep(step)
-        self._stop_if_asked(step)
+        if self.asked.signal:
+            self._stop(step)
 
     def _keep(self, step: int = 0) -> None:
         checkpoints.save(self.run_dir, self.model, self.history, step)
         self._kept = time.monotonic()
 
-    def _stop_if_asked(self, step: int) -> None:
-        if self.asked.signal is None:
-            return
-        reached = f"{len(self.history)} epochs"
+    def _stop(self, step: int) -> None:
+        count = len(self.history)
+        reached = f"{count} epoch{'' if count == 1 else 's'}"
         if step:
             reached += f" and {step} steps of the next one"
-        raise Interrupted(reached, self.asked.signal)
+        raise Interrupted(reached, self.asked.signal or signal.SIGTERM)
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
+            "step": int(tf.convert_to_tensor(self.model.optimizer.iterations)),
             "seconds": round(time.monotonic() - self._began, 3),
             **{
                 prefix + name: float(logs[prefix + name])
@@ -111,10 +123,11 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(row)
         # In this order: what a run killed between two writes has not written,
         # `restore` writes of the state that comes first.
-        self._keep()
-        if best(self.history) is row:
-            save_best(self.run_dir, self.model)
-        write_metrics(self.run_dir, self.history)
+        if self._chief:
+            self._keep()
+            if best(self.history) is row:
+                save_best(self.run_dir, self.model)
+            write_metrics(self.run_dir, self.history)
         self.model.stop_training = self.out_of_patience()
 
     def out_of_patience(self) -> bool:

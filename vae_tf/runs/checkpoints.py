@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from vae_tf.data.files import unpacked
 from vae_tf.runs.directory import (
@@ -57,7 +58,8 @@ def save(
     """
     running = model.metrics_variables if step else []
     arrays = {
-        f"{kind}{number}": np.asarray(variable)
+        # By way of a tensor, as a variable of several devices has none.
+        f"{kind}{number}": tf.convert_to_tensor(variable).numpy()
         for kind, variables in (("", _state(model)), ("running", running))
         for number, variable in enumerate(variables)
     }

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -16,7 +17,6 @@ from typing import BinaryIO, cast
 
 import h5py
 import keras
-import numpy as np
 
 import vae_tf
 from vae_tf.config import Config
@@ -236,7 +236,7 @@ def save_best(run_dir: pathlib.Path, vae: VAE) -> None:
     """
     with sealed(run_dir / BEST_WEIGHTS) as path:
         # HDF5 ends the process where it meets a full disk.
-        size = sum(np.asarray(weight).nbytes for weight in vae.weights)
+        size = sum(4 * math.prod(weight.shape) for weight in vae.weights)
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size + HDF5)
         vae.save_weights(path)

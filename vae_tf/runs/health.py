@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vae_tf.refusals import NonFinite
 from vae_tf.settings import UserError
 
 IN_A_ROW = 3  # steps without a finite bound that end a training
@@ -57,24 +58,30 @@ class Health(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        self.guard = model.guarded()
+        # Of several devices, one step is none's alone to leave out.
+        one = model.distribute_strategy.num_replicas_in_sync == 1
+        self.guard = model.guarded() if one else NonFinite()
         self._finite = tf.function(_all_finite)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._left = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        _, left, row, first, *terms = np.asarray(self.guard.counts)
+        _, left, row, first, *terms = tf.convert_to_tensor(
+            self.guard.counts
+        ).numpy()
         if left > self._left:
             words = self._skip(int(left - self._left), int(first), terms)
             self._left = left
             if row >= IN_A_ROW:
                 raise Diverged(f"{words} {self._advice()}")
-        if not self._finite([v.value for v in self.model.trainable_variables]):
+        if not self._finite(
+            [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
+        ):
             names = [
                 variable.path
                 for variable in self.model.trainable_variables
-                if not np.all(np.isfinite(variable))
+                if not np.all(np.isfinite(tf.convert_to_tensor(variable)))
             ]
             raise Diverged(
                 f"weights: expected finite numbers, received others in "
@@ -103,7 +110,7 @@ class Health(keras.callbacks.Callback):
         return f"{words}; {self.skipped} steps were left out."
 
     def _advice(self) -> str:
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
         return f"A smaller --learning_rate may help; it is {rate:.3g} here."
 
     def on_epoch_end(self, epoch, logs=None):
@@ -139,7 +146,7 @@ class Health(keras.callbacks.Callback):
         if self.directory is None:
             return
         free = shutil.disk_usage(self.directory).free
-        size = sum(np.asarray(w).nbytes for w in self.model.weights)
+        size = sum(4 * math.prod(w.shape) for w in self.model.weights)
         if free < ROOM * 3 * size:
             self._once(
                 "disk",

@@ -11,6 +11,7 @@ import warnings
 from typing import NamedTuple, cast
 
 import keras
+import tensorflow as tf
 
 from vae_tf.config import Config
 from vae_tf.data.files import sweep
@@ -29,6 +30,7 @@ from vae_tf.runs.health import Diverged, Health
 from vae_tf.runs.interruption import Interrupted, watched
 from vae_tf.runs.lock import only_writer
 from vae_tf.runs.reading import HEALTH, config_of, is_begun, read_run
+from vae_tf.runs.workers import any_of, is_chief, strategy_of
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
@@ -58,14 +60,17 @@ def train(config: Config) -> Run:
         the run directory is in use or cannot be written, or (`resume`) holds no
         run of this configuration. Nothing has been written then.
     """
+    strategy = strategy_of(config)
     with contextlib.ExitStack() as stack:
         saved = _run_to_resume(config) if config.resume else None
+        chief = is_chief(strategy)
         if saved:
             config = _filled_from(saved, config)
             # Not by the name of a link such as runs/latest, which is made anew.
             run_dir = pathlib.Path(_resumed_dir(config)).resolve()
-            stack.enter_context(only_writer(run_dir))
-        else:
+            if chief:
+                stack.enter_context(only_writer(run_dir))
+        elif chief:
             directory.require_unused(config.run_dir)
         keras.utils.set_random_seed(config.seed)
         data = load_data_of(config)
@@ -79,10 +84,12 @@ def train(config: Config) -> Run:
         if saved:
             _require_unchanged(saved, config, data)
             _say_rate(saved, config)
-        vae = _compiled(config, data)
-        if not saved:
+        vae = _compiled(config, data, strategy)
+        if not saved and chief:
             run_dir = directory.create(config)
             stack.enter_context(only_writer(run_dir))
+        elif not saved:
+            run_dir = pathlib.Path(cast(str, config.run_dir))
         config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
         resumed, first_rate = saved is not None, config.learning_rate
         while True:
@@ -94,7 +101,7 @@ def train(config: Config) -> Run:
             # of the seed.
             resumed = True
             keras.utils.set_random_seed(config.seed)
-            vae = _compiled(config, data)
+            vae = _compiled(config, data, strategy)
 
 
 def _calmer(config: Config, first_rate: float, diverged: Diverged) -> Config:
@@ -117,20 +124,24 @@ def _calmer(config: Config, first_rate: float, diverged: Diverged) -> Config:
     return dataclasses.replace(config, learning_rate=rate)
 
 
-def _compiled(config: Config, data: Data) -> VAE:
+def _compiled(
+    config: Config, data: Data, strategy: tf.distribute.Strategy
+) -> VAE:
     """The untrained model of a run."""
-    epochs = cast(int, config.epochs)
-    vae = build(config, data.describe())
-    vae.compile(
-        optimizer=_optimizer(
-            config, epochs * len(data.train) * updates_per_step(config)
-        ),
-        jit_compile="auto"
-        if config.jit_compile is None
-        else config.jit_compile,
-        steps_per_execution=steps_per_execution(data),
-    )
-    vae.optimizer.build(vae.optimized_variables)
+    steps = cast(int, config.epochs) * len(data.train)
+    with strategy.scope():
+        vae = build(config, data.describe())
+        vae.compile(
+            optimizer=_optimizer(config, steps * updates_per_step(config)),
+            jit_compile="auto"
+            if config.jit_compile is None
+            else config.jit_compile,
+            # Keras cannot loop over steps in which workers wait for another.
+            steps_per_execution=1
+            if strategy.cluster_resolver
+            else steps_per_execution(data),
+        )
+        vae.optimizer.build(vae.optimized_variables)
     return vae
 
 
@@ -138,7 +149,10 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
     """The run in `config.run_dir`, which nobody else writes."""
     run_dir = pathlib.Path(cast(str, config.run_dir))
     epochs = cast(int, config.epochs)
-    sweep(run_dir)
+    strategy = vae.distribute_strategy
+    chief = is_chief(strategy)  # the one that writes
+    if chief:
+        sweep(run_dir)
     progress = checkpoints.restore(run_dir, vae) if resumed else Progress([])
     finished = len(progress.history)
     if finished + bool(progress.step) > epochs:
@@ -148,25 +162,30 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
         )
     if not (finished or progress.step):
         vae.adapt(data.train)
-    directory.write_config(run_dir, config, data)
-    directory.point_latest_to(run_dir)
+    if chief:
+        directory.write_config(run_dir, config, data)
+        directory.point_latest_to(run_dir)
 
     with watched() as asked:
-        board = [Board(run_dir / "tensorboard")] if config.tensorboard else []
+        board = []
+        if config.tensorboard and chief:
+            board = [Board(run_dir / "tensorboard")]
 
         def say(line):
+            if not chief:
+                return
             warnings.warn(line, stacklevel=2)
             with open(run_dir / HEALTH, "a") as file:
                 file.write(f"epoch {len(recorder.history) + 1}: {line}\n")
             for each in board:
                 each.say(line, len(recorder.history) + 1)
 
-        health = Health(run_dir, data.after, say)
+        health = Health(run_dir if chief else None, data.after, say)
         recorder = RunRecorder(
             run_dir, config, data.start_epoch, progress, asked
         )
         pictures = []
-        if config.figures_every:
+        if config.figures_every and chief:
             held = snapshots.held_out(data)
             pictures = [
                 Pictures(
@@ -187,7 +206,7 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                 epochs=until,
                 callbacks=[health, recorder, *pictures, *board],
                 # A bar for a person, a line per epoch for a log.
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=(1 if sys.stdout.isatty() else 2) if chief else 0,
             )
 
         try:
@@ -196,9 +215,14 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             over = recorder.out_of_patience()
             fit(data.train, len(recorder.history) if over else epochs)
         except Interrupted as interrupted:
+            again = f"{command('train', run_dir)} --resume"
+            if strategy.cluster_resolver:
+                again = f"the same workers with --run_dir {run_dir} --resume"
             interrupted.args = (
                 f"Interrupted after {interrupted}, which are kept. To go on: "
-                f"{command('train', run_dir)} --resume",
+                f"{again}"
+                if chief
+                else "Interrupted.",
             )
             raise
         for each in pictures:
@@ -207,7 +231,10 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             recorder.history[-1]["val_kl"],
             pictures[0].kl_per_dimension() if pictures else None,
         )
+    any_of(strategy, False)  # Once the chief has written all of them.
     directory.load_best(run_dir, vae)
+    if not chief:
+        return Run(run_dir, vae, recorder.history)
     if config.figures_every:
         report.redraw(run_dir, vae, held)
         report.write(run_dir)
