@@ -1,3 +1,6 @@
+import os
+from unittest import mock
+
 import keras
 import numpy as np
 from recording import RecordedRun, logs
@@ -128,6 +131,30 @@ class CheckpointsTest(RecordedRun):
         directory.load_best(self.run_dir, other)
         for ours, theirs in zip(other.get_weights(), expected):
             self.assertAllEqual(ours, theirs)
+
+    def test_a_full_disk_leaves_what_was_kept(self):
+        recorder = self.recorder()
+        recorder.on_epoch_end(0, logs(-9.0))
+        before = self.files()
+        full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+        for place, name in (
+            (np, "savez"),
+            (os, "posix_fallocate"),
+            (os, "replace"),
+        ):
+            with (
+                mock.patch.object(place, name, full),
+                self.assertRaisesRegex(vae_tf.UserError, "No space left"),
+            ):
+                recorder.on_epoch_end(1, logs(-8.0))
+            progress = checkpoints.restore(self.run_dir, self.vae)
+            self.assertIn(len(progress.history), (1, 2))
+            directory.load_best(self.run_dir, self.vae)
+            recorder.history[1:] = []
+        self.assertContainsSubset(before, self.files())
+
+    def files(self):
+        return {p.name for p in self.run_dir.rglob("*") if p.is_file()}
 
     def test_a_changed_row_is_not_believed(self):
         self.recorder().on_epoch_end(0, logs(-9.0))

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import os
+import pathlib
 from unittest import mock
 
 import numpy as np
@@ -209,6 +210,28 @@ class MeasurementTest(FinishedRun):
         fields = dataclasses.fields(Evaluation)
         choices = {f.name: f.metadata.get("choices") for f in fields}
         self.assertEqual(choices["method"], METHODS)
+
+    def test_a_full_disk_loses_nothing(self):
+        run_dir = self.copy()
+        before = vae_tf.evaluate_run(run_dir, "test", 2, num_examples=5)
+        files = {
+            path.name: path.read_bytes() for path in run_dir.glob("evaluation*")
+        }
+        for name in ("savez", "write_text"):
+            full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+            place = np if name == "savez" else pathlib.Path
+            with (
+                mock.patch.object(place, name, full),
+                self.assertRaisesRegex(
+                    measurement.NotWritten, "received No space left on device"
+                ) as caught,
+            ):
+                vae_tf.evaluate_run(run_dir, "test", 3, num_examples=5)
+            result = caught.exception.result
+            self.assertEqual(result["num_importance_samples"], 3)
+            self.assertSameElements(result, before)
+            for file, content in files.items():
+                self.assertEqual((run_dir / file).read_bytes(), content)
 
     def test_evaluate_run_refuses_other_data(self):
         run_dir = self.copy()

@@ -3,6 +3,7 @@
 import math
 import pathlib
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ COLLAPSED = 0.1  # nats of KL in all: below, q(z|x) tells nothing of x
 UNUSED = 0.01  # nats of KL of a latent dimension (Burda et al. 2015: variance)
 FALLS = 5  # epochs after one another
 EXPLODED = 10.0  # times what knowing nothing of any pixel costs
+SECONDS = 1.0  # from one look at the weights to the next, within an epoch
 ROOM = 10  # times what was written last, below which a disk is nearly full
 
 
@@ -64,7 +66,7 @@ class Health(keras.callbacks.Callback):
         self._finite = tf.function(_all_finite)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._left = 0
+        self._left, self._looked = 0, time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         _, left, row, first, *terms = tf.convert_to_tensor(
@@ -75,6 +77,12 @@ class Health(keras.callbacks.Callback):
             self._left = left
             if row >= IN_A_ROW:
                 raise Diverged(f"{words} {self._advice()}")
+        # Each look costs as much as a step.
+        if time.monotonic() - self._looked > SECONDS:
+            self._look_at_weights()
+
+    def _look_at_weights(self) -> None:
+        self._looked = time.monotonic()
         if not self._finite(
             [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
         ):
@@ -114,6 +122,7 @@ class Health(keras.callbacks.Callback):
         return f"A smaller --learning_rate may help; it is {rate:.3g} here."
 
     def on_epoch_end(self, epoch, logs=None):
+        self._look_at_weights()  # before anything of them is kept
         self._look_at_bound(logs)
         self._look_at_disk()
 
