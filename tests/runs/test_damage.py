@@ -105,12 +105,10 @@ class DamageTest(parameterized.TestCase, tf.test.TestCase):
         refused, wrong = 0, []
         for file in files:
             for damage in DAMAGES:
-                for act in (
-                    self.resumes,
-                    self.measures,
-                    self.exports,
-                    self.reports,
-                ):
+                acts = [self.resumes, self.measures, self.reports]
+                # The slowest, which reads nothing below the run itself.
+                acts += [self.exports] * (len(file.parts) == 1)
+                for act in acts:
                     place = self.home / "damaged"
                     shutil.copytree(self.run_dir, place)
                     damage(place / file)

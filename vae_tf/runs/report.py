@@ -17,6 +17,7 @@ import vae_tf
 from vae_tf.config import SPLITS
 from vae_tf.pictures import figures, gallery, latent_points, snapshots
 from vae_tf.runs.directory import (
+    METRICS,
     best,
     bound,
     load,
@@ -151,6 +152,11 @@ def redraw(
     """
     run_dir = pathlib.Path(run_dir)
     history = read_metrics(run_dir)
+    if not history:
+        raise UserError(
+            f"{run_dir / METRICS}: expected a row per epoch, received none "
+            "(--resume writes it anew)."
+        )
     recorded = gallery.recorded(run_dir, len(history))
     last = snapshots.take(
         vae,
