@@ -172,7 +172,7 @@ class TfdsSourceTest(tf.test.TestCase):
                 self.assertAllEqual(disk.labels[split], memory.labels[split])
 
     def test_a_second_start_from_disk_decodes_nothing(self):
-        for builder_class, files in ((TinyGrey, 2), (TinyBinary, 3)):
+        for builder_class, files in ((TinyGrey, 3), (TinyBinary, 6)):
             data_dir = self.prepared(builder_class)
             with mock.patch.object(splits, "MEMORY_LIMIT", 0):
                 first = load(builder_class.name, data_dir)

@@ -79,9 +79,8 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
             found = file["image"]
         self.assertAllEqual(found, next(iter(batches(2, 3).skip(2))))
 
-    @parameterized.parameters(*OPTIONS)
-    def test_three_in_a_row_end_it(self, run):
-        vae = compiled(**OPTIONS[run])
+    def test_three_in_a_row_end_it(self):
+        vae = compiled(**OPTIONS["graph"])
         with self.assertRaisesRegex(
             health.Diverged, r"another in step 3 .* whose E_q\[log p\(x\|z\)\]"
         ):

@@ -231,7 +231,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             mock.patch.object(sys, "argv", ["train.py"]),
             self.assertRaisesRegex(
                 KeyboardInterrupt,
-                "Interrupted after 1 epochs and 64 steps of the next one, .* "
+                "Interrupted after 1 epoch and 64 steps of the next one, .* "
                 "To go on: python train.py --run_dir cut --resume",
             ) as caught,
         ):
@@ -240,6 +240,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         resumed = self.train(run_dir="cut", resume=True, **options)
         self.assert_same_run(resumed, whole)
 
+    @pytest.mark.slow
     def test_a_snapshot_that_a_killed_run_left_out_is_made_up_for(self):
         whole = self.train(run_dir="whole", figures_every=1)
         with self.killed_in(gallery, "record", 3):  # of epoch 2
@@ -275,17 +276,23 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             again = ours.run_dir / "figures" / path.name
             self.assertEqual(again.read_bytes(), path.read_bytes())
 
+    @pytest.mark.slow
+    def test_a_run_ended_before_it_had_begun_begins_without_resume(self):
+        self.assert_begins(resume=False)
+
     def test_a_run_ended_before_it_had_begun_begins(self):
-        # With no config.json yet, by --resume or without.
-        for resume in (False, True):
-            run_dir = pathlib.Path(f"cut{resume}")
-            (run_dir / "checkpoints").mkdir(parents=True)
-            (run_dir / ".lock").write_text("")
-            (run_dir / f".{uuid.uuid4().hex}-config.json").write_text("{")
-            self.train(run_dir=str(run_dir), resume=resume, epochs=1)
+        self.assert_begins(resume=True)
         with self.assertRaisesRegex(vae_tf.UserError, "expected a run dir"):
             os.mkdir("another")
             self.train(run_dir="another", resume=True)
+
+    def assert_begins(self, resume):
+        # With no config.json yet.
+        run_dir = pathlib.Path("cut")
+        (run_dir / "checkpoints").mkdir(parents=True)
+        (run_dir / ".lock").write_text("")
+        (run_dir / f".{uuid.uuid4().hex}-config.json").write_text("{")
+        self.train(run_dir="cut", resume=resume, epochs=1)
 
     def test_one_process_writes_a_run(self):
         with only_writer(self.whole.run_dir):
