@@ -203,7 +203,8 @@ class Fed(Checkpointed):
         self.image_shape, self.support = image_shape, support
         self.own_step = own_step
         self.refused = Refused(support)
-        self.guard: NonFinite | None = None  # see `guarded`
+        self.non_finite = NonFinite()
+        self._guards = False  # whether that is asked in each step
         self._in_step = None  # how the compiled loop makes its images
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
@@ -315,7 +316,7 @@ class Fed(Checkpointed):
 
     @property
     def metrics_names(self):
-        silent = self.refused, self.guard
+        silent = self.refused, self.non_finite
         return [m.name for m in self.metrics if m not in silent]
 
     @property
@@ -347,14 +348,18 @@ class Fed(Checkpointed):
             self._seen.add(x)
         return looked if y is None else x
 
-    def guarded(self) -> NonFinite:
-        """The guard of the steps, from now on: those whose bound is no finite
-        number are left out, and counted.
+    @property
+    def guard(self) -> NonFinite | None:
+        """What leaves out the steps whose bound is no finite number, and counts
+        them, where `guarded` has asked for it.
         """
-        if self.guard is None:
-            self.guard = NonFinite()
-            self.train_function = None  # was traced without it
-        return self.guard
+        return self.non_finite if self._guards else None
+
+    def guarded(self, on: bool = True) -> None:
+        """Whether steps have a guard, from now on."""
+        if on != self._guards:
+            self._guards = on
+            self.train_function = None  # was traced the other way
 
 
 def _given(method: Callable, *args, **kwargs) -> dict[str, Any]:

@@ -198,22 +198,25 @@ class NonFinite(keras.metrics.Metric):
 
     def __init__(self, name="non_finite", **kwargs):
         super().__init__(name=name, **kwargs)
-        # Steps, those left out, the last so many of them in a row, the number
-        # of the first one, and whether its log p(x|z) and its KL were numbers.
-        self.counts = self.add_weight((6,), "zeros", name="counts")
+        # Steps, those left out, the last so many of them in a row, the most in
+        # a row, the number of the first one, and whether its log p(x|z) and its
+        # KL were numbers.
+        self.counts = self.add_weight((7,), "zeros", name="counts")
 
     def update_state(self, loss, terms):
         """Looks at the loss of a step, and at the two terms of its bound."""
-        steps, left, row, first, *finite = tf.unstack(self.counts.value)
+        steps, left, row, most, first, *finite = tf.unstack(self.counts.value)
         bad = ~tf.math.is_finite(loss)
         new = bad & (left == 0)
         now = (tf.reduce_all(tf.math.is_finite(term)) for term in terms)
         one = tf.cast(bad, tf.float32)
+        row = (row + 1) * one
         self.counts.assign(
             [
                 steps + 1,
                 left + one,
-                (row + 1) * one,
+                row,
+                tf.maximum(most, row),
                 tf.where(new, steps, first),
                 *(
                     tf.where(new, tf.cast(each, tf.float32), before)

@@ -132,6 +132,24 @@ class CheckpointsTest(RecordedRun):
         for ours, theirs in zip(other.get_weights(), expected):
             self.assertAllEqual(ours, theirs)
 
+    def test_a_constant_step_size_is_that_of_the_resumed_training(self):
+        self.recorder().on_epoch_end(0, logs(-9.0))
+        other = small_vae()
+        other.compile(optimizer=keras.optimizers.Adam(3e-4))
+        other.optimizer.build(other.trainable_variables)
+        checkpoints.restore(self.run_dir, other)
+        self.assertAllClose(float(other.optimizer.learning_rate), 3e-4)
+
+    def test_weights_that_are_no_numbers_are_not_gone_back_to(self):
+        recorder = self.recorder(checkpoint_minutes=1e-9)
+        recorder.on_epoch_end(0, logs(-9.0))
+        kernel = self.vae.trainable_variables[0]
+        kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+        recorder.on_epoch_begin(1)
+        recorder.on_train_batch_end(31)
+        progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertEqual((len(progress.history), progress.step), (1, 0))
+
     def test_a_full_disk_leaves_what_was_kept(self):
         recorder = self.recorder()
         recorder.on_epoch_end(0, logs(-9.0))

@@ -88,6 +88,13 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
         for weight in vae.get_weights():
             self.assertAllEqual(np.isfinite(weight), np.ones_like(weight))
 
+    def test_without_it_nothing_is_left_out(self):
+        vae = compiled(**OPTIONS["graph"])
+        self.fit(vae, batches())
+        with self.assertWarnsRegex(UserWarning, "loss: expected a finite"):
+            with self.assertRaises(vae_tf.UserError):
+                vae.fit(batches(3), verbose=0, shuffle=False)
+
     def test_weights_that_are_no_numbers_end_it(self):
         # A rectifier may pass them on as 0, and the bound is a number.
         vae = compiled(run_eagerly=True)

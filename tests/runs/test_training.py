@@ -241,6 +241,45 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_same_run(resumed, whole)
 
     @pytest.mark.slow
+    def test_the_images_of_a_step_without_a_bound_are_those_of_the_epoch(self):
+        made = []
+        original = training.Health
+
+        def health(run_dir, batches_from, say):
+            made.append((batches_from, original(run_dir, batches_from, say)))
+            return made[-1][1]
+
+        seen = []
+        step = vae_tf.VAE.train_step
+
+        def train_step(vae, images):
+            seen.append(images.numpy())
+            return step(vae, images)
+
+        with (
+            mock.patch.object(training, "Health", health),
+            mock.patch.object(vae_tf.VAE, "train_step", train_step),
+            mock.patch.object(
+                vae_tf.VAE,
+                "run_eagerly",
+                property(lambda _: True, lambda *_: 0),
+            ),
+        ):
+            found = []
+            end = callbacks.RunRecorder.on_epoch_end
+
+            def on_epoch_end(recorder, epoch, logs=None):
+                (images,) = made[0][0](3).take(1)
+                found.append(images.numpy())
+                end(recorder, epoch, logs)
+
+            with mock.patch.object(
+                callbacks.RunRecorder, "on_epoch_end", on_epoch_end
+            ):
+                self.train(run_dir="a", epochs=2)
+        for epoch in range(2):
+            self.assertAllEqual(found[epoch], seen[12 * epoch + 3])
+
     def test_a_snapshot_that_a_killed_run_left_out_is_made_up_for(self):
         whole = self.train(run_dir="whole", figures_every=1)
         with self.killed_in(gallery, "record", 3):  # of epoch 2
@@ -315,7 +354,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         with self.assertWarnsRegex(UserWarning, "2 stretches the cosine"):
             self.train(run_dir="cut", epochs=2, resume=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings("error", ".*stretches")
             self.train(run_dir="cut", epochs=2, resume=True)
 
     @pytest.mark.slow

@@ -84,10 +84,10 @@ class RunRecorder(keras.callbacks.Callback):
             return  # The end of the epoch is kept itself.
         if self._workers:
             return  # Each has sums of its own, which the others do not see.
-        waited = time.monotonic() - self._kept
-        if waited > 60 * self.config.checkpoint_minutes or self.asked.signal:
+        waited, asked = time.monotonic() - self._kept, self.asked.signal
+        if waited > 60 * self.config.checkpoint_minutes or asked:
             self._keep(step)
-        if self.asked.signal:
+        if asked:
             self._stop(step)
 
     def _keep(self, step: int = 0) -> None:

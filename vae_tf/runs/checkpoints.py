@@ -63,6 +63,8 @@ def save(
         for kind, variables in (("", _state(model)), ("running", running))
         for number, variable in enumerate(variables)
     }
+    if not all(np.all(np.isfinite(array)) for array in arrays.values()):
+        return  # Not to be gone back to; whoever looks at weights says it.
     arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
     directory = run_dir / CHECKPOINTS
     directory.mkdir(exist_ok=True)
@@ -72,11 +74,15 @@ def save(
         old.unlink()
 
 
-def restore(run_dir: pathlib.Path, model: keras.Model) -> Progress:
+def restore(
+    run_dir: pathlib.Path, model: keras.Model, writes: bool = True
+) -> Progress:
     """Sets a compiled model to the newest good checkpoint; makes the metrics
     and the best weights beside it agree with it.
 
-    A run that has no checkpoint yet begins anew: the model stays as it is.
+    A run that has no checkpoint yet begins anew: the model stays as it is. So
+    does a constant step size, which is that of `compile`. With `writes` False,
+    another process makes the files agree.
 
     Raises:
       UserError: no checkpoint is good, the newest good one belongs to another
@@ -98,8 +104,14 @@ def restore(run_dir: pathlib.Path, model: keras.Model) -> Progress:
     is_best = history and not progress.step and best(history) is history[-1]
     if history and not is_best:
         load_best(run_dir, model)  # Needed in the end: better missed now.
+    rate = model.optimizer._learning_rate
+    constant = isinstance(rate, keras.Variable) and rate.numpy()
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+    if constant is not False:
+        rate.assign(constant)
+    if not writes:
+        return progress
     if is_best:  # Whoever was killed may not have written them any more.
         save_best(run_dir, model)
     if history and _written(run_dir) != history:

@@ -1,5 +1,6 @@
 """A training that goes wrong says so, and why, and what to try."""
 
+import contextlib
 import math
 import pathlib
 import shutil
@@ -11,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_tf.refusals import NonFinite
 from vae_tf.settings import UserError
 
 IN_A_ROW = 3  # steps without a finite bound that end a training
@@ -61,24 +61,35 @@ class Health(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         # Of several devices, one step is none's alone to leave out.
-        one = model.distribute_strategy.num_replicas_in_sync == 1
-        self.guard = model.guarded() if one else NonFinite()
+        strategy = model.distribute_strategy
+        model.guarded(strategy.num_replicas_in_sync == 1)
+        # Workers look together, at the end of an epoch.
+        self._alone = strategy.cluster_resolver is None
         self._finite = tf.function(_all_finite)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._left, self._looked = 0, time.monotonic()
+        self._left: float | None = None
+        self._looked = time.monotonic()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._left is None:  # of an epoch that goes on, after its steps
+            self._left = self._counts()[1]
+
+    def on_train_end(self, logs=None):
+        self.model.guarded(False)
+
+    def _counts(self) -> np.ndarray:
+        return tf.convert_to_tensor(self.model.non_finite.counts).numpy()
 
     def on_train_batch_end(self, batch, logs=None):
-        _, left, row, first, *terms = tf.convert_to_tensor(
-            self.guard.counts
-        ).numpy()
+        _, left, _, most, first, *terms = self._counts()
         if left > self._left:
             words = self._skip(int(left - self._left), int(first), terms)
             self._left = left
-            if row >= IN_A_ROW:
-                raise Diverged(f"{words} {self._advice()}")
+            if most >= IN_A_ROW:
+                self._diverged(words)
         # Each look costs as much as a step.
-        if time.monotonic() - self._looked > SECONDS:
+        if self._alone and time.monotonic() - self._looked > SECONDS:
             self._look_at_weights()
 
     def _look_at_weights(self) -> None:
@@ -91,10 +102,15 @@ class Health(keras.callbacks.Callback):
                 for variable in self.model.trainable_variables
                 if not np.all(np.isfinite(tf.convert_to_tensor(variable)))
             ]
-            raise Diverged(
-                f"weights: expected finite numbers, received others in "
-                f"{', '.join(names[:3])}. {self._advice()}"
+            self._diverged(
+                "weights: expected finite numbers, received others in "
+                f"{', '.join(names[:3])}."
             )
+
+    def _diverged(self, words: str) -> None:
+        self.model.guarded(False)
+        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+        raise Diverged(f"{words} A --learning_rate below {rate:.3g} may help.")
 
     def _skip(self, count: int, first: int, terms: list) -> str:
         """Counts steps that were left out, and says what the first one was."""
@@ -112,14 +128,11 @@ class Health(keras.callbacks.Callback):
             path = self.directory / "non_finite.npz"
             parts = images if isinstance(images, dict) else {"image": images}
             arrays = {name: np.asarray(part) for name, part in parts.items()}
-            np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's stub
-            words += f" (its images are in {path})"
+            with contextlib.suppress(OSError):  # a full disk
+                np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's stub
+                words += f" (its images are in {path})"
         self._once("skipped", f"{words}: the step is left out.")
         return f"{words}; {self.skipped} steps were left out."
-
-    def _advice(self) -> str:
-        rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
-        return f"A smaller --learning_rate may help; it is {rate:.3g} here."
 
     def on_epoch_end(self, epoch, logs=None):
         self._look_at_weights()  # before anything of them is kept

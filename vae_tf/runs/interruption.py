@@ -52,12 +52,12 @@ def watched() -> Iterator[Asked]:
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = {
         one: signal.signal(one, lambda *_: None)
         for one in SIGNALS
         if signal.getsignal(one) is not signal.SIG_IGN  # as nohup wants it
     }
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield asked
     finally:

@@ -41,7 +41,18 @@ def launch(workers: int, flags: list[str]) -> int:
         flags = [*flags, f"--run_dir=runs/{time.strftime('%Y%m%d-%H%M%S')}"]
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     threads = max((os.cpu_count() or 1) // workers, 1)
-    processes = []
+    processes: list[subprocess.Popen] = []
+
+    def pass_on(number, _):
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {
+        one: signal.signal(one, pass_on)
+        for one in SIGNALS
+        if signal.getsignal(one) is not signal.SIG_IGN  # as nohup wants it
+    }
     for number in range(workers):
         task = {"type": "worker", "index": number}
         cluster = {"cluster": {"worker": addresses}, "task": task}
@@ -68,12 +79,6 @@ def launch(workers: int, flags: list[str]) -> int:
     for reader in readers:
         reader.start()
 
-    def pass_on(number, _):
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    before = {one: signal.signal(one, pass_on) for one in SIGNALS}
     try:
         code = _wait(processes)
     finally:

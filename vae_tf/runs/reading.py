@@ -31,9 +31,11 @@ def is_begun(run_dir: str | os.PathLike) -> bool:
     was to be written to when it was ended.
     """
     path = pathlib.Path(run_dir)
-    return not (path / LOCK).is_file() or not all(
-        map(is_left_over, path.iterdir())
-    )
+    try:
+        locked = (path / LOCK).is_file()
+        return not locked or not all(map(is_left_over, path.iterdir()))
+    except OSError:
+        return True  # Said where it is read.
 
 
 def read_run(run_dir: str | os.PathLike) -> dict[str, Any]:

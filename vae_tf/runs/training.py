@@ -88,6 +88,8 @@ def train(config: Config) -> Run:
         if not saved and chief:
             run_dir = directory.create(config)
             stack.enter_context(only_writer(run_dir))
+            # Again: another process may have begun, and ended, meanwhile.
+            directory.require_unused(str(run_dir))
         elif not saved:
             run_dir = pathlib.Path(cast(str, config.run_dir))
         config = dataclasses.replace(config, run_dir=str(run_dir), resume=False)
@@ -153,7 +155,9 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
     chief = is_chief(strategy)  # the one that writes
     if chief:
         sweep(run_dir)
-    progress = checkpoints.restore(run_dir, vae) if resumed else Progress([])
+    progress = Progress([])
+    if resumed:
+        progress = checkpoints.restore(run_dir, vae, writes=chief)
     finished = len(progress.history)
     if finished + bool(progress.step) > epochs:
         raise UserError(
@@ -175,12 +179,19 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             if not chief:
                 return
             warnings.warn(line, stacklevel=2)
-            with open(run_dir / HEALTH, "a") as file:
-                file.write(f"epoch {len(recorder.history) + 1}: {line}\n")
+            epoch = len(recorder.history) + 1
+            with contextlib.suppress(OSError):  # A full disk, it may say.
+                with open(run_dir / HEALTH, "a") as file:
+                    file.write(f"epoch {epoch}: {line}\n")
             for each in board:
-                each.say(line, len(recorder.history) + 1)
+                each.say(line, epoch)
 
-        health = Health(run_dir if chief else None, data.after, say)
+        def batches_from(step):
+            # Of this epoch once more: the pass that trains has begun before.
+            data.start_epoch(len(recorder.history))
+            return data.after(step)
+
+        health = Health(run_dir if chief else None, batches_from, say)
         recorder = RunRecorder(
             run_dir, config, data.start_epoch, progress, asked
         )
