@@ -26,6 +26,31 @@ class GalleryTest(parameterized.TestCase, tf.test.TestCase):
         epochs = [s.epoch for s in gallery.recorded(self.run_dir, 99)]
         self.assertEqual(epochs, [0, 8])
 
+    def test_a_damaged_snapshot_is_said_and_left_out(self):
+        vae = small_vae()
+        for epoch in (0, 1):
+            gallery.record(self.run_dir, snapshots.take(vae, HELD, epoch))
+        directory = self.run_dir / "figures/snapshots"
+        (directory / "epoch-x.npz").write_text("of another")
+        content = (directory / "epoch-00001.npz").read_bytes()
+        for damaged in (content[:-30], b"", content[:60] + content[61:]):
+            (directory / "epoch-00001.npz").write_bytes(damaged)
+            with self.assertWarnsRegex(UserWarning, "00001.npz: no picture"):
+                found = gallery.recorded(self.run_dir)
+            self.assertEqual([s.epoch for s in found], [0])
+
+    def test_where_no_picture_can_be_written_that_is_said(self):
+        (self.run_dir / "figures").write_text("a file")
+        snapshot = snapshots.take(small_vae(), HELD, 0)
+        for write in (
+            lambda: gallery.record(self.run_dir, snapshot),
+            lambda: gallery.write(self.run_dir, {"x": Image.new("L", (2, 2))}),
+        ):
+            with self.assertWarnsRegex(UserWarning, "figures.*: no picture"):
+                write()
+        self.assertEqual(gallery.recorded(self.run_dir), [])
+        self.assertEqual((self.run_dir / "figures").read_text(), "a file")
+
     @parameterized.product(latent_dim=(1, 2, 5), labelled=(False, True))
     def test_every_run_has_its_pictures(self, latent_dim, labelled):
         held = HELD if labelled else HELD._replace(labels=None)

@@ -101,6 +101,14 @@ class ReportTest(FinishedRun):
         low, high = result["log_marginal_likelihood_interval"]
         self.assertIn(f"{low:.3f} to {high:.3f}", text)
 
+    def test_a_run_without_its_metrics_says_what_makes_them_anew(self):
+        run_dir = self.copy()
+        (run_dir / "metrics.csv").unlink()
+        with self.assertRaisesRegex(
+            vae_tf.UserError, "metrics.csv: expected a row .* --resume writes"
+        ):
+            report.report_run(run_dir)
+
     def test_names_of_the_user_s_do_not_break_the_page(self):
         run_dir = self.copy()
         path = run_dir / "config.json"
