@@ -105,7 +105,7 @@ class ReportTest(FinishedRun):
         run_dir = self.copy()
         (run_dir / "metrics.csv").unlink()
         with self.assertRaisesRegex(
-            vae_tf.UserError, r"metrics.csv: expected a row .* \(--resume writes"
+            vae_tf.UserError, r"metrics.csv: expected .* \(--resume writes"
         ):
             report.report_run(run_dir)
 
