@@ -337,6 +337,11 @@ class Fed(Checkpointed):
         # has built the model.
         pass
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Made whole when it is constructed. Keras would average a first batch
+        # over devices, and fail where they have not as many images each.
+        pass
+
     def _seen_to(self, x, y=None):
         """The feed, after a look at its images."""
         known = isinstance(x, tf.data.Dataset)

@@ -134,7 +134,8 @@ class Data:
     `tf.data.Dataset`s.
 
     `train` comes in a new order at each pass; `validation` and `test` keep the
-    stored one. With `numbered`, the batches of `train` and `validation` are
+    stored one. `after(n)` is `train` from batch n of each pass on, counted from
+    0. With `numbered`, the batches of `train` and `validation` are
     dicts of `image` and `row`, int32 `[B]`, numbers in the stored order.
     """
 

@@ -104,12 +104,10 @@ def restore(
     is_best = history and not progress.step and best(history) is history[-1]
     if history and not is_best:
         load_best(run_dir, model)  # Needed in the end: better missed now.
-    rate = model.optimizer._learning_rate
-    constant = isinstance(rate, keras.Variable) and rate.numpy()
+    rate = model.optimizer._learning_rate  # a variable, or a schedule
     for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-    if constant is not False:
-        rate.assign(constant)
+        if variable is not rate:
+            variable.assign(array)
     if not writes:
         return progress
     if is_best:  # Whoever was killed may not have written them any more.

@@ -42,6 +42,9 @@ class Health(keras.callbacks.Callback):
       batches_from: number of a batch of the pass at hand -> the images from it
         on, which the batch is taken of.
       say: takes each line.
+
+    Raises:
+      Diverged: a `UserError`, out of `fit`.
     """
 
     def __init__(
