@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from vae_tf.commands import evaluate, export, report, train
-from vae_tf.runs import training
+from vae_tf.runs import launch, training
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = {
@@ -203,7 +203,7 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             installed,
             {
                 f"vae-{name.removesuffix('.py')}": command.main
-                for name, command in COMMANDS.items()
+                for name, command in {**COMMANDS, "launch": launch}.items()
             },
         )
 
