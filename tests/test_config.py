@@ -64,6 +64,7 @@ class ConfigTest(parameterized.TestCase, tf.test.TestCase):
         ("no_layers", {"hidden_units": ()}, r"each >= 1, received \(\)"),
         ("empty_layer", {"hidden_units": (4, 0)}, r"received \(4, 0\)"),
         ("too_large", {"seed": 2**31}, "<= 2147483647, received 2147483648"),
+        ("beyond_all", {"batch_size": 10**400}, "<= 2147483647, received 100"),
         ("word_for_bool", {"resume": "yes"}, "true or false, received 'yes'"),
     )
     def test_refuses(self, values, message):

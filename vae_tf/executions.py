@@ -5,6 +5,7 @@ Called once per step, XLA writes every weight and every slot of the optimizer to
 new memory; in a loop that it compiles itself they stay in place, and nothing
 returns to TensorFlow or to Python between two steps."""
 
+import contextvars
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,13 +35,20 @@ NUMBERS = (tf.float32, tf.float64, tf.uint8, tf.int32, tf.int64, tf.bool)
 class InStep(NamedTuple):
     """How a compiled step makes the images of a dataset that has this as its
     attribute `in_step`: images that are rows of a table in memory then cross no
-    queue.
+    queue, and of several devices none makes the images of another.
 
     `elements.map(images_of)` is the dataset itself.
     """
 
     elements: tf.data.Dataset  # of what XLA takes: no strings
-    images_of: Callable  # element -> images [B, ...], or a dict with them
+    # Element, or a device's rows of it -> images [B, ...], or a dict with them.
+    images_of: Callable
+
+
+# Of the images that a device is about to be given, where that is known.
+_known_place: contextvars.ContextVar = contextvars.ContextVar(
+    "place", default=None
+)
 
 
 class Place(NamedTuple):
@@ -50,6 +58,8 @@ class Place(NamedTuple):
     rows: tf.Tensor | int  # how many they are
     total: tf.Tensor | int  # how many those of all devices are
     devices: int
+    # How many images all devices have had in this pass before, where known.
+    before: tf.Tensor | None = None
 
     @property
     def share(self) -> tf.Tensor | float:
@@ -60,16 +70,21 @@ class Place(NamedTuple):
             return 1.0
         return tf.cast(self.rows, tf.float32) / tf.cast(self.total, tf.float32)
 
-    def of(self, everything: tf.Tensor) -> tf.Tensor:
-        """This device's part of `[K, total, ...]`."""
+    def of(self, everything: tf.Tensor, axis: int = 0) -> tf.Tensor:
+        """This device's part of what has `total` rows in an axis."""
         if self.devices == 1:
             return everything
-        return everything[:, self.first : self.first + self.rows]
+        rows = slice(self.first, self.first + self.rows)
+        return everything[(slice(None),) * axis + (rows,)]
 
-    def summed(self, count: tf.Tensor) -> tf.Tensor:
-        """What the devices have counted, each its own, in all."""
+    def seen(self, count: tf.Tensor) -> tf.Tensor:
+        """How many images all devices have had in this pass before, of which
+        this one has had `count`.
+        """
         if self.devices == 1:
             return count
+        if self.before is not None:
+            return self.before
         context = tf.distribute.get_replica_context()
         # Not the variable, which would be reduced in its own way.
         return context.all_reduce("sum", tf.convert_to_tensor(count) + 0)
@@ -91,13 +106,53 @@ def place_of(images: tf.Tensor) -> Place:
     rows, context = tf.shape(images)[0], tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return Place(0, rows, rows, 1)
-    devices = context.num_replicas_in_sync
+    devices, known = context.num_replicas_in_sync, _known_place.get()
+    if known is not None:
+        return known
     mine = tf.one_hot(context.replica_id_in_sync_group, devices, dtype=tf.int32)
     counts = context.all_reduce("sum", mine * rows)
     first = tf.cumsum(counts, exclusive=True)
     return Place(
         tf.reduce_sum(first * mine), rows, tf.reduce_sum(counts), devices
     )
+
+
+class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
+    """The whole of a dataset for each worker, with how many rows came before;
+    each device then takes its own, and knows their place without a question.
+
+    Keras, which would cut each batch in parts, takes it for distributed, and
+    leaves it as it is.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        def counted(before, element):
+            rows = tf.shape(_rows_of(element)[0])[0]
+            return before + rows, (before, element)
+
+        self._whole = dataset.scan(0, counted)
+        super().__init__(self._whole._variant_tensor)
+
+    @staticmethod
+    def takes(dataset: tf.data.Dataset) -> bool:
+        """Whether its elements are tensors, of which some have rows."""
+        specs = tf.nest.flatten(dataset.element_spec)
+        return bool(_rows_of(specs)) and all(
+            isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
+            for spec in specs
+        )
+
+    @property
+    def element_spec(self):
+        return self._whole.element_spec
+
+    def _inputs(self):
+        return [self._whole]
+
+
+def _rows_of(parts: Any) -> list:
+    """Of a nest, what has an axis."""
+    return [part for part in tf.nest.flatten(parts) if part.shape.rank]
 
 
 def logs(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -184,10 +239,9 @@ def compiled_loop(
             return tf.cond(
                 optional.has_value(),
                 lambda: [
-                    tf.shape(part)[0]
-                    for part in tf.nest.flatten(batch(optional))
+                    tf.shape(part)[0] for part in _rows_of(batch(optional))
                 ],
-                lambda: [-1 for _ in tf.nest.flatten(spec)],
+                lambda: [-1 for _ in _rows_of(spec)],
             )
 
         spec = spec_of(iterator)
@@ -249,6 +303,70 @@ def compiled_loop(
 
     def function(iterator):
         if not (isinstance(iterator, tf.data.Iterator) and readable(iterator)):
+            return otherwise(iterator)
+        done, metrics = execute(iterator)
+        if not done:
+            raise StopIteration
+        return metrics
+
+    return function
+
+
+def shared_loop(
+    model: keras.Model,
+    step: Callable,
+    images_of: Callable | None,
+    otherwise: Callable,
+) -> Callable:
+    """As `compiled_loop`, for several devices: each runs the step on its rows
+    of a batch, and waits for the others where they add up what they have.
+
+    Args:
+      model: compiled with `steps_per_execution`, under a strategy.
+      step: `train_step` or `test_step`, whose logs are the model's metrics.
+      images_of: what a dataset gives -> a batch; None where that is one.
+      otherwise: the function that Keras makes, for what is no dataset.
+    """
+    strategy, steps = model.distribute_strategy, model.steps_per_execution
+    devices = strategy.num_replicas_in_sync
+
+    def of_shared(before, element):
+        context = tf.distribute.get_replica_context()
+        total = tf.shape(_rows_of(element)[0])[0]
+        number = context.replica_id_in_sync_group
+        first, end = total * number // devices, total * (number + 1) // devices
+        rows = tf.nest.map_structure(
+            lambda part: part[first:end] if part.shape.rank else part, element
+        )
+        place = Place(first, end - first, total, devices, before)
+        token = _known_place.set(place)
+        step(images_of(rows) if images_of else rows)
+        _known_place.reset(token)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def execute(iterator):
+        def following(done, _):
+            optional = iterator.get_next_as_optional()
+            more = optional.has_value()
+
+            def run():
+                if isinstance(iterator, tf.data.Iterator):
+                    strategy.run(of_shared, optional.get_value())
+                else:  # Keras has cut each batch in parts.
+                    strategy.run(step, (optional.get_value(),))
+                return done + 1
+
+            return tf.cond(more, run, lambda: done), more
+
+        done, _ = tf.while_loop(
+            lambda done, more: more & (done < steps), following, (0, True)
+        )
+        return done, model.get_metrics_result()
+
+    def function(iterator):
+        if not isinstance(
+            iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)
+        ):
             return otherwise(iterator)
         done, metrics = execute(iterator)
         if not done:

@@ -229,12 +229,38 @@ class Fed(Checkpointed):
         if not self.optimizer.built:
             # For every variable, where the first update moves some alone, and
             # here, because a compiled loop can make no variable.
-            self.optimizer.build(self.optimized_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.optimized_variables)
         super().make_train_function(force)
-        if self._loops():
-            self.train_function: Any = executions.compiled_loop(
+        if self._shares():
+            self.train_function: Any = executions.shared_loop(
+                self, self.train_step, self._in_step, self.train_function
+            )
+        elif self._loops():
+            self.train_function = executions.compiled_loop(
                 self, self._in_step, self.train_function
             )
+
+    def make_test_function(self, force=False):
+        if self.test_function is not None and not force:
+            return
+        super().make_test_function(force)
+        if self._shares():
+            self.test_function: Any = executions.shared_loop(
+                self, self.test_step, None, self.test_function
+            )
+
+    def _shares(self) -> bool:
+        """Whether several devices share each batch of a step of ours."""
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        return several and not (self.own_step or self.run_eagerly)
+
+    def _shared_out(self, data):
+        """A feed, of which each device is given its own part where we can."""
+        datasets = isinstance(data, tf.data.Dataset) and self._shares()
+        if datasets and executions.Shared.takes(data):
+            return executions.Shared(data)
+        return data
 
     def _loops(self) -> bool:
         """Whether `fit` runs several steps in one compiled call."""
@@ -265,19 +291,22 @@ class Fed(Checkpointed):
         """
         given = _given(keras.Model.fit, self, x, y, *args, **kwargs)
         x = self._seen_to(x, y)
-        given["validation_data"] = self._seen_to(given.get("validation_data"))
+        given["validation_data"] = self._shared_out(
+            self._seen_to(given.get("validation_data"))
+        )
         in_step = None
         if isinstance(x, tf.data.Dataset):
             # A dataset shuffles itself; Keras warns at its own default.
             given.setdefault("shuffle", False)
-            # Under a strategy, Keras cuts each batch into parts.
+            # Keras has a way of its own to feed a strategy of one device.
             cut = self._distribute_strategy or tf.distribute.has_strategy()
-            if getattr(x, "in_step", None) and not cut and self._loops():
+            loops = self._loops() and not cut
+            if getattr(x, "in_step", None) and (loops or self._shares()):
                 x, in_step = x.in_step
         if in_step is not self._in_step:
             self._in_step, self.train_function = in_step, None
         given["callbacks"] = with_stop(given.get("callbacks"))
-        history = super().fit(**given | {"x": x})
+        history = super().fit(**given | {"x": self._shared_out(x)})
         self.refused.check()
         return history
 
@@ -288,7 +317,7 @@ class Fed(Checkpointed):
         given = _given(keras.Model.evaluate, self, x, y, *args, **kwargs)
         # Inside `fit`, which has looked already, Keras sets this.
         if not kwargs.get("_use_cached_eval_dataset"):
-            given["x"] = self._seen_to(x, y)
+            given["x"] = self._shared_out(self._seen_to(x, y))
         result = super().evaluate(**given)
         self.refused.check()
         return result

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+MAX_INT = 2**31 - 1  # of a setting that names no maximum: TensorFlow's int32
+
 
 class UserError(ValueError):
     """A user's mistake. The message names the argument, what was expected and
@@ -138,6 +140,11 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     parts = value if type_ is tuple and isinstance(value, tuple) else (value,)
     single = _single(field)
     limits = field.metadata
+    if _too_large(field, parts):
+        raise UserError(
+            f"--{field.name}: expected {expected(field)} and <= {MAX_INT}, "
+            f"received {value!r}."
+        )
     if (
         not isinstance(value, type_)
         or not parts
@@ -152,6 +159,15 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
             f"--{field.name}: expected {expected(field)}, received {value!r}."
         )
     return value
+
+
+def _too_large(field: dataclasses.Field, parts: tuple) -> bool:
+    """Whether some are integers beyond what any setting is."""
+    return (
+        "maximum" not in field.metadata
+        and any(type(part) is int and part > MAX_INT for part in parts)
+        and _single(field) is int
+    )
 
 
 def _at_home(value: Any) -> Any:

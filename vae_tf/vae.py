@@ -354,7 +354,7 @@ class VAE(Fed):
         # fresh noise in every batch, and the same again in the next pass, so
         # that epochs are compared on equal draws.
         place = executions.place_of(images)
-        seen = place.summed(self.trackers[self.objective.bound].count)
+        seen = place.seen(self.trackers[self.objective.bound].count)
         noise = self._noise(
             key("validation", 0, seen), place, self.objective.num_samples
         )
@@ -402,7 +402,7 @@ class VAE(Fed):
         place.
         """
         shape = (num_samples, place.total, self.encoder.latent_dim)
-        return place.of(standard_normal(shape, key))
+        return place.of(standard_normal(shape, key), axis=1)
 
     def _track(self, draws: objectives.Draws, loss=None) -> dict:
         bounds, weights = self.objective.bounds(draws), None

@@ -23,7 +23,7 @@ from vae_tf.data.disk_images import DiskImages, window
 from vae_tf.data.sources import Source, load_source
 from vae_tf.data.splits import uniform_of_image
 from vae_tf.data.support import suited
-from vae_tf.executions import InStep
+from vae_tf.executions import InStep, place_of
 from vae_tf.noise import key, uniform
 from vae_tf.settings import UserError
 
@@ -262,9 +262,7 @@ class Data:
             return tf.data.Dataset.zip(
                 {
                     "stored": batches_of(key("order", self.seed, number)),
-                    "number": tf.data.Dataset.from_tensor_slices(
-                        numbers[:, tf.newaxis]
-                    ),
+                    "number": tf.data.Dataset.from_tensor_slices(numbers),
                 }
             )
 
@@ -272,7 +270,7 @@ class Data:
             rows = stored = element["stored"]
             if in_memory:
                 stored = tf.gather(table, stored)
-            images = self._training_pixels(stored, element["number"][0])
+            images = self._training_pixels(stored, element["number"])
             return {"image": images, "row": rows} if self.numbered else images
 
         def after(first):
@@ -332,10 +330,11 @@ class Data:
         """Stored pixels, or static bits, `[B, H, W, C]` -> float32, with the
         noise of a step's number; the same compiled and not, but for rounding.
         """
+        place = place_of(images)
 
         def noise(purpose):
-            shape = tf.shape(images)[0], math.prod(self.image_shape)
-            draws = uniform(shape, key(purpose, self.seed, number))
+            shape = place.total, math.prod(self.image_shape)
+            draws = place.of(uniform(shape, key(purpose, self.seed, number)))
             return tf.reshape(draws, tf.shape(images))
 
         if self.binarization == "dynamic":

@@ -138,10 +138,7 @@ def _compiled(
             jit_compile="auto"
             if config.jit_compile is None
             else config.jit_compile,
-            # Keras cannot loop over steps in which workers wait for another.
-            steps_per_execution=1
-            if strategy.cluster_resolver
-            else steps_per_execution(data),
+            steps_per_execution=steps_per_execution(data),
         )
         vae.optimizer.build(vae.optimized_variables)
     return vae

@@ -294,8 +294,8 @@ def check_checksums(bundle: pathlib.Path) -> None:
             received = error.strerror
         if received != expected:
             raise CheckError(
-                f"{bundle / name}: expected SHA-256 {expected}, received "
-                f"{received}."
+                f"{str(bundle / name)!r}: expected SHA-256 {expected!r}, "
+                f"received {received!r}."
             )
 
 
