@@ -1,0 +1,104 @@
+"""SIGKILL at random moments of a run, again and again: what resumes ends as
+what nobody killed."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+import vae_tf
+from vae_tf.runs import directory
+
+ROOT = pathlib.Path(vae_tf.__file__).parents[1]
+TRAIN = ["-m", "vae_tf.commands.train"]
+LAUNCH = ["-m", "vae_tf.runs.launch", "--workers=2", "--"]
+FLAGS = (
+    *("--dataset=digits", "--batch_size=16", "--hidden_units=16"),
+    *("--epochs=60", "--figures_every=10", "--tensorboard=false"),
+    # So that some states are those of the middle of an epoch.
+    *("--checkpoint_minutes=0.002", "--jit_compile=false"),
+)
+KILLS, SECONDS = 20, 180
+
+
+@pytest.mark.slow
+class KillsTest(parameterized.TestCase, tf.test.TestCase):
+    def start(self, command, *flags):
+        process = subprocess.Popen(
+            [sys.executable, *command, *FLAGS, *flags],
+            cwd=self.place,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(process.stdout.close)
+        return process
+
+    def finish(self, command, *flags):
+        process = self.start(command, *flags)
+        text, _ = process.communicate(timeout=SECONDS)
+        self.assertEqual(process.returncode, 0, text)
+
+    def result(self, run_dir):
+        weights = vae_tf.load(run_dir).get_weights()
+        pictures = [
+            (run_dir / "figures" / name).read_bytes()
+            for name in ("posterior.gif", "prior_predictive.gif")
+        ]
+        rows = directory.read_metrics(run_dir)
+        for row in rows:
+            del row["seconds"]
+        return [weight.tobytes() for weight in weights], pictures, rows
+
+    @parameterized.named_parameters(
+        ("one_process", TRAIN, 0.9), ("two_workers", LAUNCH, 2.0)
+    )
+    def test_ends_as_if_nobody_had_killed_it(self, command, longest):
+        self.place = pathlib.Path(self.create_tempdir().full_path)
+        self.finish(command, "--run_dir=whole")
+        expected = self.result(self.place / "whole")
+        draw, kills, moments = random.Random(0), 0, []
+        while kills < KILLS:
+            resume = ("--resume",) if moments else ()
+            process = self.start(command, "--run_dir=cut", *resume)
+            for line in process.stdout:
+                if "Epoch " in line:
+                    break
+            self.assertIsNone(process.poll(), "ended before it was killed")
+            moments.append(draw.uniform(0, longest))
+            time.sleep(moments[-1])
+            # Of a launcher: one of its workers, chief or not.
+            victims = [process.pid]
+            if command is LAUNCH:
+                found = subprocess.run(
+                    ["pgrep", "--parent", str(process.pid)],
+                    capture_output=True,
+                    text=True,
+                ).stdout.split()
+                victims = [int(draw.choice(found))] if found else []
+            for victim in victims:
+                os.kill(victim, signal.SIGKILL)
+            text, _ = process.communicate(timeout=SECONDS)
+            if process.returncode == 0:
+                break  # It had ended before.
+            kills += 1
+        self.assertGreaterEqual(kills, KILLS, "the run is too short")
+        for path in (self.place / "cut").rglob(".*"):
+            os.utime(path, (0, 0))  # Nobody writes it any more.
+        self.finish(command, "--run_dir=cut", "--resume")
+        self.assertEqual(self.result(self.place / "cut"), expected)
+        left = [path.name for path in (self.place / "cut").rglob(".*")]
+        self.assertEqual([name for name in left if name != ".lock"], [])
+
+
+if __name__ == "__main__":
+    tf.test.main()
