@@ -76,7 +76,7 @@ class CheckpointsTest(RecordedRun):
         progress = checkpoints.restore(self.run_dir, other)
         self.assertEqual((len(progress.history), progress.step), (1, 64))
         for ours, theirs in zip(progress.running, expected, strict=True):
-            self.assertAllEqual(ours, theirs)
+            self.assertAllEqual(ours, [theirs])  # of the one device
         for ours, theirs in zip(other.get_weights(), weights):
             self.assertAllEqual(ours, theirs)
         # The epoch's end is later.

@@ -66,7 +66,7 @@ class KillsTest(parameterized.TestCase, tf.test.TestCase):
         self.place = pathlib.Path(self.create_tempdir().full_path)
         self.finish(command, "--run_dir=whole")
         expected = self.result(self.place / "whole")
-        draw, kills, moments = random.Random(0), 0, []
+        draw, kills, moments, within = random.Random(0), 0, [], False
         while kills < KILLS:
             resume = ("--resume",) if moments else ()
             process = self.start(command, "--run_dir=cut", *resume)
@@ -91,7 +91,10 @@ class KillsTest(parameterized.TestCase, tf.test.TestCase):
             if process.returncode == 0:
                 break  # It had ended before.
             kills += 1
+            kept = (self.place / "cut" / "checkpoints").iterdir()
+            within |= any("-step-" in path.name for path in kept)
         self.assertGreaterEqual(kills, KILLS, "the run is too short")
+        self.assertTrue(within, "no state was of the middle of an epoch")
         for path in (self.place / "cut").rglob(".*"):
             os.utime(path, (0, 0))  # Nobody writes it any more.
         self.finish(command, "--run_dir=cut", "--resume")

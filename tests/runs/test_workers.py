@@ -2,6 +2,8 @@ import json
 import os
 from unittest import mock
 
+import keras
+import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -48,6 +50,21 @@ class WorkersTest(parameterized.TestCase, tf.test.TestCase):
                 workers.strategy_of(
                     vae_tf.Config(inference="mean_field", run_dir="a")
                 )
+
+    def test_sums_of_several_devices_come_back_to_one(self):
+        strategy = tf.distribute.get_strategy()
+        metric = keras.metrics.Mean()
+        metric.update_state([1.0, 2.0, 6.0])
+        kept = workers.apart(strategy, metric.variables)
+        self.assertAllEqual(kept, [[9.0], [3.0]])
+        metric.reset_state()
+        workers.put_back(strategy, metric.variables, tuple(kept))
+        self.assertAllEqual(metric.result(), 3.0)
+        # Of three devices, 2 + 3 + 4 over 1 + 1 + 1.
+        sums = np.float32([2, 3, 4]), np.float32([1, 1, 1])
+        workers.put_back(strategy, metric.variables, sums)
+        self.assertAllEqual(metric.result(), 3.0)
+        self.assertAllEqual(metric.total, 9.0)
 
     @parameterized.parameters(
         (["worker"], "worker", 0, True),

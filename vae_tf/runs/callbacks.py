@@ -19,7 +19,7 @@ from vae_tf.runs import checkpoints
 from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.directory import best, save_best, write_metrics
 from vae_tf.runs.interruption import Asked, Interrupted
-from vae_tf.runs.workers import any_of, is_chief
+from vae_tf.runs.workers import any_of, is_chief, put_back
 from vae_tf.settings import UserError
 
 
@@ -61,7 +61,6 @@ class RunRecorder(keras.callbacks.Callback):
         super().set_model(model)
         self._strategy = model.distribute_strategy
         self._chief = is_chief(self._strategy)
-        self._workers = self._strategy.cluster_resolver is not None
 
     def on_epoch_begin(self, epoch, logs=None):
         # All workers ask each other, and then stop together.
@@ -71,24 +70,23 @@ class RunRecorder(keras.callbacks.Callback):
         self._skipped = 0
         if self.progress and self.progress.step:
             self._skipped = self.progress.step
-            running = self.model.metrics_variables
-            for variable, value in zip(
-                running, self.progress.running, strict=True
-            ):
-                variable.assign(value)
+            put_back(
+                self._strategy,
+                self.model.metrics_variables,
+                self.progress.running,
+            )
         self.progress = None
 
     def on_train_batch_end(self, batch, logs=None):
         step = self._skipped + batch + 1
         if step >= self._skipped + self.params["steps"]:
             return  # The end of the epoch is kept itself.
-        if self._workers:
-            return  # Each has sums of its own, which the others do not see.
-        waited, asked = time.monotonic() - self._kept, self.asked.signal
-        if waited > 60 * self.config.checkpoint_minutes or asked:
+        waited, asked = time.monotonic() - self._kept, bool(self.asked.signal)
+        due = waited > 60 * self.config.checkpoint_minutes or asked
+        if any_of(self._strategy, due):
             self._keep(step)
-        if asked:
-            self._stop(step)
+            if any_of(self._strategy, asked):
+                self._stop(step)
 
     def _keep(self, step: int = 0) -> None:
         checkpoints.save(self.run_dir, self.model, self.history, step)

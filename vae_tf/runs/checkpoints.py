@@ -24,6 +24,7 @@ from vae_tf.runs.directory import (
     write_metrics,
 )
 from vae_tf.runs.sums import written
+from vae_tf.runs.workers import apart, is_chief
 from vae_tf.settings import UserError
 
 KEPT = 3  # the newest, and others should the newest be damaged
@@ -35,7 +36,8 @@ class Progress(NamedTuple):
 
     history: list[dict[str, float]]  # a row of metrics per finished epoch
     step: int = 0  # of the epoch after them
-    running: tuple[np.ndarray, ...] = ()  # sums of its metrics
+    # Sums of its metrics, of each device.
+    running: tuple[np.ndarray, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,16 +54,21 @@ def save(
 ) -> None:
     """Writes weights and optimizer state after the epochs of `history` and, in
     the next one, `step` steps, with its metrics so far; drops old checkpoints.
+    All workers call this within an epoch, and the chief writes.
 
     Raises:
       UserError: it cannot be written; the checkpoints before it are there.
     """
-    running = model.metrics_variables if step else []
+    strategy = model.distribute_strategy
+    running = apart(strategy, model.metrics_variables) if step else []
+    if not is_chief(strategy):
+        return
+    # By way of a tensor, as a variable of several devices has none.
+    state = [tf.convert_to_tensor(each).numpy() for each in _state(model)]
     arrays = {
-        # By way of a tensor, as a variable of several devices has none.
-        f"{kind}{number}": tf.convert_to_tensor(variable).numpy()
-        for kind, variables in (("", _state(model)), ("running", running))
-        for number, variable in enumerate(variables)
+        f"{kind}{number}": array
+        for kind, values in (("", state), ("running", running))
+        for number, array in enumerate(values)
     }
     if not all(np.all(np.isfinite(array)) for array in arrays.values()):
         return  # Not to be gone back to; whoever looks at weights says it.

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from vae_tf.config import Config
@@ -96,3 +98,43 @@ def _summing(strategy: tf.distribute.Strategy) -> Callable:
     return tf.function(
         lambda number: strategy.run(one, (number,)), autograph=False
     )
+
+
+def apart(
+    strategy: tf.distribute.Strategy, variables: list[keras.Variable]
+) -> list[np.ndarray]:
+    """What each device has in variables that devices sum when they are read:
+    `[devices, ...]` of each, in every worker, all of which ask.
+    """
+    own = strategy.run(lambda: [(v.value + 0)[tf.newaxis] for v in variables])
+    return [strategy.gather(value, axis=0).numpy() for value in own]
+
+
+def put_back(
+    strategy: tf.distribute.Strategy,
+    variables: list[keras.Variable],
+    values: tuple[np.ndarray, ...],
+) -> None:
+    """Gives each device what it had; the first one all, of another number of
+    devices.
+    """
+    devices = strategy.num_replicas_in_sync
+
+    def of_each(variable, value):
+        value = value.reshape(-1, *variable.shape)
+        if len(value) == devices:
+            return value
+        rest = np.zeros((devices - 1, *variable.shape), value.dtype)
+        return np.concatenate([value.sum(0, value.dtype)[np.newaxis], rest])
+
+    parts = [
+        tf.constant(of_each(variable, value))
+        for variable, value in zip(variables, values, strict=True)
+    ]
+
+    def one():
+        context = tf.distribute.get_replica_context()
+        for variable, part in zip(variables, parts, strict=True):
+            variable.assign(part[context.replica_id_in_sync_group])
+
+    strategy.run(one)
