@@ -16,6 +16,7 @@ import vae_tf
 from vae_tf import executions
 from vae_tf.config import SPLITS
 from vae_tf.data.splits import Source
+from vae_tf.executions import Shared
 
 IMAGES = random_bits(22)
 
@@ -288,6 +289,20 @@ class StrategyTest(StepsTest):
         vae, fast[0].stop_training = fast[0], False
         vae.fit(vae_tf.Data(source, "none", 4, 0).train, epochs=1, verbose=0)
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
+
+    def test_what_workers_share(self):
+        numbers = tf.data.Dataset.range(7)
+        whole = numbers.batch(4)
+        self.assertTrue(Shared.takes(whole))
+        shared = [(int(n), list(rows)) for n, rows in Shared(whole)]
+        self.assertEqual(shared, [(0, [0, 1, 2, 3]), (4, [4, 5, 6])])
+        self.assertEqual(Shared(whole).cardinality(), 2)
+        # No rows; and a worker that has images of its own.
+        own = tf.data.Options()
+        policy = tf.data.experimental.AutoShardPolicy.OFF
+        own.experimental_distribute.auto_shard_policy = policy
+        for other in (numbers, whole.with_options(own)):
+            self.assertFalse(Shared.takes(other))
 
     def test_two_devices_take_the_steps_of_one(self):
         self.assert_takes_the_steps_of_one_device(2, "alternate_free_bits")

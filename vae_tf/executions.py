@@ -135,9 +135,13 @@ class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
 
     @staticmethod
     def takes(dataset: tf.data.Dataset) -> bool:
-        """Whether its elements are tensors, of which some have rows."""
+        """Whether its elements are tensors, of which some have rows, and each
+        worker is to see all of them.
+        """
         specs = tf.nest.flatten(dataset.element_spec)
-        return bool(_rows_of(specs)) and all(
+        policy = dataset.options().experimental_distribute.auto_shard_policy
+        of_its_own = policy == tf.data.experimental.AutoShardPolicy.OFF
+        return bool(not of_its_own and _rows_of(specs)) and all(
             isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
             for spec in specs
         )
