@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -290,19 +291,24 @@ class StrategyTest(StepsTest):
         vae.fit(vae_tf.Data(source, "none", 4, 0).train, epochs=1, verbose=0)
         self.assertEqual(int(vae.optimizer.iterations), 3 * 6)
 
-    def test_what_workers_share(self):
+    def test_what_devices_share(self):
         numbers = tf.data.Dataset.range(7)
-        whole = numbers.batch(4)
-        self.assertTrue(Shared.takes(whole))
+        whole, strategy = numbers.batch(4), tf.distribute.get_strategy()
+        self.assertTrue(Shared.takes(whole, strategy))
         shared = [(int(n), list(rows)) for n, rows in Shared(whole)]
         self.assertEqual(shared, [(0, [0, 1, 2, 3]), (4, [4, 5, 6])])
         self.assertEqual(Shared(whole).cardinality(), 2)
-        # No rows; and a worker that has images of its own.
-        own = tf.data.Options()
-        policy = tf.data.experimental.AutoShardPolicy.OFF
-        own.experimental_distribute.auto_shard_policy = policy
-        for other in (numbers, whole.with_options(own)):
-            self.assertFalse(Shared.takes(other))
+        self.assertFalse(Shared.takes(numbers, strategy))  # It has no rows.
+
+    def test_workers_share_what_is_the_same_in_all_of_them(self):
+        # A dataset of the user's may shuffle, in each worker as it pleases.
+        images = dict.fromkeys(SPLITS, IMAGES.astype(np.uint8))
+        source = Source("bits", "bits", 2, images, dict.fromkeys(SPLITS))
+        data = vae_tf.Data(source, "none", 4, 0)
+        workers = mock.Mock()  # which have a cluster
+        for ours in (data.train.in_step.elements, data.validation):
+            self.assertTrue(Shared.takes(ours, workers))
+            self.assertFalse(Shared.takes(ours.shuffle(3), workers))
 
     def test_two_devices_take_the_steps_of_one(self):
         self.assert_takes_the_steps_of_one_device(2, "alternate_free_bits")

@@ -134,14 +134,15 @@ class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
         super().__init__(self._whole._variant_tensor)
 
     @staticmethod
-    def takes(dataset: tf.data.Dataset) -> bool:
-        """Whether its elements are tensors, of which some have rows, and each
-        worker is to see all of them.
+    def takes(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
+        """Whether its elements are tensors, of which some have rows, and the
+        same ones in all workers: a `shuffle` of the user's may not be, which
+        TensorFlow knows how to share out.
         """
         specs = tf.nest.flatten(dataset.element_spec)
-        policy = dataset.options().experimental_distribute.auto_shard_policy
-        of_its_own = policy == tf.data.experimental.AutoShardPolicy.OFF
-        return bool(not of_its_own and _rows_of(specs)) and all(
+        same = getattr(dataset, "same_in_all_workers", False)
+        alone = strategy.cluster_resolver is None
+        return bool((same or alone) and _rows_of(specs)) and all(
             isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
             for spec in specs
         )

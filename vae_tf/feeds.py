@@ -255,12 +255,15 @@ class Fed(Checkpointed):
         several = self.distribute_strategy.num_replicas_in_sync > 1
         return several and not (self.own_step or self.run_eagerly)
 
+    def _can_share(self, data) -> bool:
+        """Whether each device takes its own rows of a feed."""
+        if not (isinstance(data, tf.data.Dataset) and self._shares()):
+            return False
+        return executions.Shared.takes(data, self.distribute_strategy)
+
     def _shared_out(self, data):
         """A feed, of which each device is given its own part where we can."""
-        datasets = isinstance(data, tf.data.Dataset) and self._shares()
-        if datasets and executions.Shared.takes(data):
-            return executions.Shared(data)
-        return data
+        return executions.Shared(data) if self._can_share(data) else data
 
     def _loops(self) -> bool:
         """Whether `fit` runs several steps in one compiled call."""
@@ -301,8 +304,9 @@ class Fed(Checkpointed):
             # Keras has a way of its own to feed a strategy of one device.
             cut = self._distribute_strategy or tf.distribute.has_strategy()
             loops = self._loops() and not cut
-            if getattr(x, "in_step", None) and (loops or self._shares()):
-                x, in_step = x.in_step
+            own = getattr(x, "in_step", None)
+            if own and (loops or self._can_share(own.elements)):
+                x, in_step = own
         if in_step is not self._in_step:
             self._in_step, self.train_function = in_step, None
         given["callbacks"] = with_stop(given.get("callbacks"))

@@ -412,4 +412,7 @@ def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.prefetch(PREFETCH).with_options(options)
+    dataset = dataset.prefetch(PREFETCH).with_options(options)
+    # Workers may each go through all of it, and take their own rows.
+    dataset.same_in_all_workers = True
+    return dataset
