@@ -157,7 +157,7 @@ class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
 
 def _rows_of(parts: Any) -> list:
     """Of a nest, what has an axis."""
-    return [part for part in tf.nest.flatten(parts) if part.shape.rank]
+    return [part for part in tf.nest.flatten(parts) if part.shape.rank != 0]
 
 
 def logs(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -348,6 +348,19 @@ def shared_loop(
         step(images_of(rows) if images_of else rows)
         _known_place.reset(token)
 
+    def of_cut(batch):
+        # Its own memory: what Keras cuts in parts may lie in the user's arrays,
+        # which an operation in place would write.
+        own = tf.nest.map_structure(
+            lambda part: (
+                tf.raw_ops.DeepCopy(x=part)
+                if isinstance(part, tf.Tensor) and part.dtype.is_floating
+                else part
+            ),
+            batch,
+        )
+        step(own)
+
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator):
         def following(done, _):
@@ -358,7 +371,7 @@ def shared_loop(
                 if isinstance(iterator, tf.data.Iterator):
                     strategy.run(of_shared, optional.get_value())
                 else:  # Keras has cut each batch in parts.
-                    strategy.run(step, (optional.get_value(),))
+                    strategy.run(of_cut, (optional.get_value(),))
                 return done + 1
 
             return tf.cond(more, run, lambda: done), more

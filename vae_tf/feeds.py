@@ -4,8 +4,6 @@ Any feed is looked at before the first step, as far as it can be; what cannot be
 looked at before is counted in the steps themselves."""
 
 import inspect
-import math
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +20,7 @@ from vae_tf.refusals import (
     as_images,
     check_compiled,
     check_images,
+    with_stop,
 )
 from vae_tf.settings import UserError
 
@@ -141,32 +140,6 @@ def batches_that_end(data: Any, batch_size: int) -> Any:
     return data
 
 
-class StopAtNonFinite(keras.callbacks.Callback):
-    """Stops training, and says so, where the bound is no finite number."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        # A subclass' step may log none.
-        loss = (logs or {}).get("loss", 0.0)
-        if self.model.stop_training or math.isfinite(loss):
-            return
-        self.model.stop_training = True
-        warnings.warn(
-            f"loss: expected a finite number, received {loss} at batch "
-            f"{batch}; training stops (a smaller learning rate may help).",
-            stacklevel=2,
-        )
-
-
-def with_stop(callbacks: Any) -> Any:
-    """Callbacks as `fit` takes them, and `StopAtNonFinite` after them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(StopAtNonFinite())
-        return callbacks
-    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks] if callbacks else []
-    return [*callbacks, StopAtNonFinite()]
-
-
 class Negative(keras.metrics.Metric):
     """`loss`: minus another metric, which it costs nothing to know.
 
@@ -195,13 +168,19 @@ class Fed(Checkpointed):
     knows its images.
     """
 
-    def expect(self, image_shape: tuple, support: str, own_step: bool) -> None:
+    def expect(
+        self,
+        image_shape: tuple,
+        support: str,
+        base: type["Fed"],
+    ) -> None:
         """Says what images there will be, what their pixels are (see
-        `Likelihood.support`), and whether a further subclass trains by a step
-        of its own.
+        `Likelihood.support`), and whose steps are ours: a further subclass may
+        train, or test, by one of its own.
         """
         self.image_shape, self.support = image_shape, support
-        self.own_step = own_step
+        self.own_step = type(self).train_step is not base.train_step
+        self.own_test_step = type(self).test_step is not base.test_step
         self.refused = Refused(support)
         self.non_finite = NonFinite()
         self._guards = False  # whether that is asked in each step
@@ -220,8 +199,7 @@ class Fed(Checkpointed):
         """
         if self.own_step:
             return data  # which may look at all of it
-        images, targets = unpacked(data, self.image_shape)
-        return images if targets is images else (images, targets)
+        return self._read(data)
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -232,7 +210,7 @@ class Fed(Checkpointed):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.optimized_variables)
         super().make_train_function(force)
-        if self._shares():
+        if self._shares(self.own_step):
             self.train_function: Any = executions.shared_loop(
                 self, self.train_step, self._in_step, self.train_function
             )
@@ -245,25 +223,35 @@ class Fed(Checkpointed):
         if self.test_function is not None and not force:
             return
         super().make_test_function(force)
-        if self._shares():
+        if self._shares(self.own_test_step):
             self.test_function: Any = executions.shared_loop(
                 self, self.test_step, None, self.test_function
             )
 
-    def _shares(self) -> bool:
-        """Whether several devices share each batch of a step of ours."""
+    def _shares(self, own: bool) -> bool:
+        """Whether several devices share each batch of a step, which is not the
+        `own` one of a further subclass.
+        """
         several = self.distribute_strategy.num_replicas_in_sync > 1
-        return several and not (self.own_step or self.run_eagerly)
+        return several and not (own or self.run_eagerly)
 
-    def _can_share(self, data) -> bool:
+    def _can_share(self, data, own: bool) -> bool:
         """Whether each device takes its own rows of a feed."""
-        if not (isinstance(data, tf.data.Dataset) and self._shares()):
+        if not (isinstance(data, tf.data.Dataset) and self._shares(own)):
             return False
         return executions.Shared.takes(data, self.distribute_strategy)
 
-    def _shared_out(self, data):
+    def _shared_out(self, data, own: bool):
         """A feed, of which each device is given its own part where we can."""
-        return executions.Shared(data) if self._can_share(data) else data
+        if not self._can_share(data, own):
+            return data
+        # What a step reads, whose parts have equally many rows.
+        return executions.Shared(data.map(self._read))
+
+    def _read(self, *parts):
+        batch = parts if len(parts) > 1 else parts[0]
+        images, targets = unpacked(batch, self.image_shape)
+        return images if targets is images else (images, targets)
 
     def _loops(self) -> bool:
         """Whether `fit` runs several steps in one compiled call."""
@@ -295,7 +283,7 @@ class Fed(Checkpointed):
         given = _given(keras.Model.fit, self, x, y, *args, **kwargs)
         x = self._seen_to(x, y)
         given["validation_data"] = self._shared_out(
-            self._seen_to(given.get("validation_data"))
+            self._seen_to(given.get("validation_data")), self.own_test_step
         )
         in_step = None
         if isinstance(x, tf.data.Dataset):
@@ -305,12 +293,17 @@ class Fed(Checkpointed):
             cut = self._distribute_strategy or tf.distribute.has_strategy()
             loops = self._loops() and not cut
             own = getattr(x, "in_step", None)
-            if own and (loops or self._can_share(own.elements)):
+            shares = own and self._can_share(own.elements, self.own_step)
+            if own and (loops or shares):
                 x, in_step = own
         if in_step is not self._in_step:
             self._in_step, self.train_function = in_step, None
         given["callbacks"] = with_stop(given.get("callbacks"))
-        history = super().fit(**given | {"x": self._shared_out(x)})
+        if in_step is None:
+            x = self._shared_out(x, self.own_step)
+        elif self._can_share(x, self.own_step):
+            x = executions.Shared(x)
+        history = super().fit(**given | {"x": x})
         self.refused.check()
         return history
 
@@ -321,7 +314,9 @@ class Fed(Checkpointed):
         given = _given(keras.Model.evaluate, self, x, y, *args, **kwargs)
         # Inside `fit`, which has looked already, Keras sets this.
         if not kwargs.get("_use_cached_eval_dataset"):
-            given["x"] = self._shared_out(self._seen_to(x, y))
+            given["x"] = self._shared_out(
+                self._seen_to(x, y), self.own_test_step
+            )
         result = super().evaluate(**given)
         self.refused.check()
         return result

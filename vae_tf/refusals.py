@@ -243,6 +243,32 @@ class NonFinite(keras.metrics.Metric):
         return {}
 
 
+class StopAtNonFinite(keras.callbacks.Callback):
+    """Stops training, and says so, where the bound is no finite number."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        # A subclass' step may log none.
+        loss = (logs or {}).get("loss", 0.0)
+        if self.model.stop_training or math.isfinite(loss):
+            return
+        self.model.stop_training = True
+        warnings.warn(
+            f"loss: expected a finite number, received {loss} at batch "
+            f"{batch}; training stops (a smaller learning rate may help).",
+            stacklevel=2,
+        )
+
+
+def with_stop(callbacks: Any) -> Any:
+    """Callbacks as `fit` takes them, and `StopAtNonFinite` after them."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(StopAtNonFinite())
+        return callbacks
+    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks] if callbacks else []
+    return [*callbacks, StopAtNonFinite()]
+
+
 EXPECTED = {
     "binary": "0 or 1",
     "levels": "k/255 with whole k from 0 to 255",

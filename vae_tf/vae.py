@@ -121,7 +121,7 @@ class VAE(Fed):
         self.expect(
             decoder.image_shape,
             decoder.likelihood.support,
-            own_step=type(self).train_step is not VAE.train_step,
+            base=VAE,
         )
         if encoder.latent_dim >= math.prod(decoder.image_shape):
             warnings.warn(

@@ -121,6 +121,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(row)
         # In this order: what a run killed between two writes has not written,
         # `restore` writes of the state that comes first.
+        self._kept = time.monotonic()  # by the chief, as all workers know
         if self._chief:
             self._keep()
             if best(self.history) is row:

@@ -70,6 +70,10 @@ class Health(keras.callbacks.Callback):
         self._alone = strategy.cluster_resolver is None
         self._finite = tf.function(_all_finite)
 
+    def on_train_begin(self, logs=None):
+        counts = self.model.non_finite.counts  # of another training
+        counts.assign(tf.zeros_like(counts))
+
     def on_epoch_begin(self, epoch, logs=None):
         self._left: float | None = None
         self._looked = time.monotonic()
