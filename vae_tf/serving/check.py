@@ -294,7 +294,7 @@ def check_checksums(bundle: pathlib.Path) -> None:
             received = error.strerror
         if received != expected:
             raise CheckError(
-                f"{str(bundle / name)!r}: expected SHA-256 {expected!r}, "
+                f"{bundle / name}: expected SHA-256 {expected!r}, "
                 f"received {received!r}."
             )
 
