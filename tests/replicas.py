@@ -36,7 +36,12 @@ GREY = np.random.default_rng(1).integers(0, 5, IMAGES.shape, np.uint8)
 
 
 def feed(name):
-    """What a model is trained on: of one, images that each device makes."""
+    """What a model is trained on: of one, images that each device makes; of
+    another, images beside something else that has an axis.
+    """
+    if name == "alternate_free_bits":
+        batches = tf.data.Dataset.from_tensor_slices(IMAGES).batch(8)
+        return {"x": batches.map(lambda x: {"a": tf.zeros((4,)), "image": x})}
     if name != "elbo":
         return {"x": IMAGES, "batch_size": 8}
     images = dict.fromkeys(SPLITS, GREY)

@@ -345,8 +345,10 @@ def shared_loop(
         )
         place = Place(first, end - first, total, devices, before)
         token = _known_place.set(place)
-        step(images_of(rows) if images_of else rows)
-        _known_place.reset(token)
+        try:
+            step(images_of(rows) if images_of else rows)
+        finally:
+            _known_place.reset(token)
 
     def of_cut(batch):
         # Its own memory: what Keras cuts in parts may lie in the user's arrays,

@@ -241,12 +241,12 @@ class Fed(Checkpointed):
             return False
         return executions.Shared.takes(data, self.distribute_strategy)
 
-    def _shared_out(self, data, own: bool):
+    def _shared_out(self, data, own: bool, in_step: Callable | None = None):
         """A feed, of which each device is given its own part where we can."""
         if not self._can_share(data, own):
             return data
-        # What a step reads, whose parts have equally many rows.
-        return executions.Shared(data.map(self._read))
+        # Of other feeds, what a step reads, whose parts have equal rows.
+        return executions.Shared(data if in_step else data.map(self._read))
 
     def _read(self, *parts):
         batch = parts if len(parts) > 1 else parts[0]
@@ -299,10 +299,7 @@ class Fed(Checkpointed):
         if in_step is not self._in_step:
             self._in_step, self.train_function = in_step, None
         given["callbacks"] = with_stop(given.get("callbacks"))
-        if in_step is None:
-            x = self._shared_out(x, self.own_step)
-        elif self._can_share(x, self.own_step):
-            x = executions.Shared(x)
+        x = self._shared_out(x, self.own_step, in_step)
         history = super().fit(**given | {"x": x})
         self.refused.check()
         return history

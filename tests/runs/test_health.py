@@ -100,6 +100,13 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
         # log p(x|z) was a number.
         self.assertAllEqual(guard.counts, [1, 1, 3, 3, 0, 1, 0])
 
+    def test_a_row_ends_with_its_training(self):
+        vae, callback = compiled(run_eagerly=True), vae_tf.Health()
+        vae.non_finite.counts.assign([3, 3, 3, 3, 0, 1, 1])
+        callback.set_model(vae)
+        callback.on_train_begin()
+        self.assertAllEqual(vae.non_finite.counts, np.zeros(7))
+
     def test_without_it_nothing_is_left_out(self):
         vae = compiled(**OPTIONS["graph"])
         self.fit(vae, batches())
