@@ -114,6 +114,7 @@ HOUSE = {
         "transports",
         "rest_transport",
         "grpc_transport",
+        "bundle_transport",
         "client",
     ],
     "commands": ["train", "evaluate", "export", "report"],

@@ -67,7 +67,9 @@ class Client:
       ServingError: no answer; see its subclasses in `errors`.
 
     Args:
-      url: `http://host:port`, `https://host:port` or `grpc://host:port`.
+      url: `http://host:port`, `https://host:port` or `grpc://host:port`, or
+        `bundle:path` of an export on this machine, which then runs in this
+        process.
       model: the name under which the server has it.
       timeout: seconds of a request in all, its repetitions included.
       retries: how often a request is asked again of a server that is
@@ -229,13 +231,19 @@ def connect(url: str, model: str, **settings) -> Transport:
     """The transport that a URL names.
 
     Args:
-      url: `http://host:port`, `https://host:port` or `grpc://host:port`.
+      url: `http://host:port`, `https://host:port`, `grpc://host:port` or
+        `bundle:path`.
       model: the name under which the server has it.
       **settings: of `Transport`.
 
     Raises:
       UserError: it names none.
     """
+    if url.startswith("bundle:"):
+        # Here, because it loads TensorFlow's C library.
+        from vae_tf.serving.bundle_transport import Bundle
+
+        return Bundle(url, model, **settings)
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -249,8 +257,8 @@ def connect(url: str, model: str, **settings) -> Transport:
 
         return Grpc(parts.netloc, model, **settings)
     raise UserError(
-        "--url: expected http://host:port, https://host:port or "
-        f"grpc://host:port, received {url!r}."
+        "--url: expected http://host:port, https://host:port, "
+        f"grpc://host:port or bundle:path, received {url!r}."
     )
 
 
