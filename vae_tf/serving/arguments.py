@@ -63,3 +63,7 @@ def seeds(value) -> np.ndarray:
     # Only an unsigned one can be too large, and NumPy compares it as it is.
     _require("seed", seed, seed <= SEEDS.max, expected)
     return seed.astype(np.int64)
+
+
+# Name of an input -> its check.
+ARGUMENTS = {"z": latents, "image": pixels, "seed": seeds}

@@ -19,7 +19,14 @@ from numpy.typing import ArrayLike
 
 from vae_tf import command_line
 from vae_tf.data.files import written_atomically
-from vae_tf.serving.arguments import SEEDS, latents, pixels, seeds, written
+from vae_tf.serving.arguments import (
+    ARGUMENTS,
+    SEEDS,
+    latents,
+    pixels,
+    seeds,
+    written,
+)
 from vae_tf.serving.errors import InvalidRequest, NotFound, ServingError
 from vae_tf.serving.rest_transport import Rest
 from vae_tf.serving.transports import Transport
@@ -159,6 +166,22 @@ class Client:
             "seed": seeds(seed),
         }
         return Score(**self._ask("score", **inputs))
+
+    def predict(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+        """What any signature answers: output name -> [N, ...]. `z`, `image` and
+        `seed` are as those of the methods above.
+        """
+        return self._ask(
+            signature,
+            **{
+                name: ARGUMENTS.get(name, np.asarray)(value)
+                for name, value in inputs.items()
+            },
+        )
+
+    def signatures(self) -> list[str]:
+        """Their names."""
+        return sorted(self._transport.signatures())
 
     def status(self) -> dict[int, str]:
         """Version -> state, which is AVAILABLE for one that answers."""
