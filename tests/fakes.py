@@ -3,8 +3,15 @@
 import concurrent.futures
 import contextlib
 import http.server
+import io
 import json
+import shutil
+import ssl
+import subprocess
+import sys
 import threading
+import unittest
+from unittest import mock
 
 import grpc
 import numpy as np
@@ -72,13 +79,13 @@ def signature_def(columns=2):
     }
 
 
-def status(state):
+def status(state, code="OK", message=""):
     return {
         "model_version_status": [
             {
                 "version": "7",
                 "state": state,
-                "status": {"error_code": "OK", "error_message": ""},
+                "status": {"error_code": code, "error_message": message},
             }
         ]
     }
@@ -89,17 +96,27 @@ class Fake:
     answers each prediction with the next of `answers`, the last for ever.
 
     An answer is a dictionary of outputs, an error of the wire (an HTTP status,
-    or the name of a gRPC code), or a function of the wire's own handler."""
+    or the name of a gRPC code), or a function of the wire's own handler. A
+    state is the arguments of `status`, or its first.
 
-    def __init__(self, *answers):
+    `places` holds what each request asked: `status`, `metadata` or `predict`,
+    with its version and label; `headers` what came with it, in lower case.
+    With `tls`, the paths of a certificate and its key, it speaks TLS."""
+
+    def __init__(self, *answers, tls=None):
         self.answers = list(answers)
-        self.asked = []
+        self.asked, self.places, self.headers = [], [], []
+        self.tls = tls
         self.states = ["AVAILABLE"]
         self.signature_defs = [signature_def()]
 
     def next(self, request):
         self.asked.append(request)
         return self.following(self.answers)
+
+    def status(self):
+        state = self.following(self.states)
+        return status(*([state] if isinstance(state, str) else state))
 
     @staticmethod
     def following(values):
@@ -112,15 +129,27 @@ class FakeRest(Fake):
         fake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            def note(self):
+                place = self.path.partition("/models/vae")[2]
+                fake.places.append(place)
+                fake.headers.append(
+                    {key.lower(): one for key, one in self.headers.items()}
+                )
+
             def do_GET(self):
+                self.note()
                 if self.path.endswith("/metadata"):
                     known = fake.following(fake.signature_defs)
-                    content = {"metadata": {"signature_def": known}}
+                    content = {
+                        "model_spec": {"name": "vae", "version": "7"},
+                        "metadata": {"signature_def": known},
+                    }
                 else:
-                    content = status(fake.following(fake.states))
+                    content = fake.status()
                 self.reply(200, json.dumps(content))
 
             def do_POST(self):
+                self.note()
                 length = int(self.headers["Content-Length"])
                 body = json.loads(self.rfile.read(length))
                 answer = fake.next((self.path, body))
@@ -144,10 +173,14 @@ class FakeRest(Fake):
                 pass
 
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as it:
+            if self.tls:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*self.tls)
+                it.socket = context.wrap_socket(it.socket, server_side=True)
             thread = threading.Thread(target=it.serve_forever, args=(0.01,))
             thread.start()
             try:
-                yield f"http://127.0.0.1:{it.server_port}"
+                yield f"http{'s' * bool(self.tls)}://127.0.0.1:{it.server_port}"
             finally:
                 it.shutdown()
                 thread.join()
@@ -158,20 +191,37 @@ class FakeGrpc(Fake):
     def started(self):
         fake = self
 
+        def note(word, request, context):
+            spec, place = request.model_spec, ""
+            if spec.HasField("version"):
+                place = f"/versions/{spec.version.value}"
+            elif spec.version_label:
+                place = f"/labels/{spec.version_label}"
+            fake.places.append(place + word)
+            fake.headers.append(
+                dict(context.invocation_metadata())
+                | {"host": context._rpc_event.call_details.host.decode()}
+            )
+
         class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
             def GetModelMetadata(self, request, context):
+                note("/metadata", request, context)
                 known = json_format.ParseDict(
                     fake.following(fake.signature_defs),
                     get_model_metadata_pb2.SignatureDefMap(),
                 )
                 reply = get_model_metadata_pb2.GetModelMetadataResponse()
+                reply.model_spec.version.value = 7
                 reply.metadata["signature_def"].Pack(known)
                 return reply
 
             def Predict(self, request, context):
+                note(":predict", request, context)
                 answer = fake.next(request)
                 if isinstance(answer, str):
                     context.abort(getattr(grpc.StatusCode, answer), "not this")
+                if callable(answer):
+                    answer(context)
                 reply = predict_pb2.PredictResponse()
                 for key, value in answer.items():
                     reply.outputs[key].CopyFrom(tf.make_tensor_proto(value))
@@ -179,8 +229,9 @@ class FakeGrpc(Fake):
 
         class Models(model_service_pb2_grpc.ModelServiceServicer):
             def GetModelStatus(self, request, context):
+                note("", request, context)
                 return json_format.ParseDict(
-                    status(fake.following(fake.states)),
+                    fake.status(),
                     get_model_status_pb2.GetModelStatusResponse(),
                 )
 
@@ -191,10 +242,15 @@ class FakeGrpc(Fake):
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             Models(), server
         )
-        port = server.add_insecure_port("127.0.0.1:0")
+        if self.tls:
+            certificate, key = (open(path, "rb").read() for path in self.tls)
+            credentials = grpc.ssl_server_credentials([(key, certificate)])
+            port = server.add_secure_port("127.0.0.1:0", credentials)
+        else:
+            port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            yield f"grpc://127.0.0.1:{port}"
+            yield f"grpc{'s' * bool(self.tls)}://127.0.0.1:{port}"
         finally:
             server.stop(None)
 
@@ -203,17 +259,52 @@ FAKES = {"rest": FakeRest, "grpc": FakeGrpc}
 
 
 @contextlib.contextmanager
-def connected(fake, retries=0, timeout=10.0, max_message_bytes=2**20):
+def connected(fake, user="", **settings):
+    settings = {"timeout": 10.0, "retries": 0, "max_message_bytes": 2**20} | (
+        settings
+    )
     with fake.started() as url:
         transport = client.connect(
-            url,
-            "vae",
-            timeout=timeout,
-            retries=retries,
-            max_message_bytes=max_message_bytes,
+            url.replace("://", f"://{user}"), "vae", **settings
         )
         with contextlib.closing(transport):
             yield transport
+
+
+def certificate(directory):
+    """The paths of a certificate of 127.0.0.1, signed by itself, and its key.
+
+    Raises:
+      unittest.SkipTest: there is no openssl to make it.
+    """
+    if not shutil.which("openssl"):
+        raise unittest.SkipTest("openssl is not installed: TLS is not tried")
+    paths = [str(directory / name) for name in ("certificate.pem", "key.pem")]
+    subprocess.run(
+        [
+            *"openssl req -x509 -newkey rsa:2048 -nodes -days 2".split(),
+            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-out", paths[0], "-keyout", paths[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return paths
+
+
+def run_client(*arguments):
+    """Exit code, standard output and standard error of its command line."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["client.py", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            client.main()
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
 
 
 class TransportTestCase(parameterized.TestCase, tf.test.TestCase):

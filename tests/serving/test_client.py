@@ -2,6 +2,7 @@ import concurrent.futures
 import contextlib
 import io
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import parameterized
+from fakes import run_client
 from PIL import Image
 from small import IMAGE_SHAPE, random_bits, small_vae
 
@@ -48,21 +50,6 @@ def url(server, wire):
 
 def pixels(files):
     return np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in files])
-
-
-def run(*arguments):
-    """Exit code, standard output and standard error of a command line."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", ["client.py", *arguments]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            client_module.main()
-        except SystemExit as stop:
-            code = stop.code
-    return code, out.getvalue(), err.getvalue()
 
 
 class Cases(parameterized.TestCase, tf.test.TestCase):
@@ -239,27 +226,70 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
             transport.predict("latent", {"z": Z})
 
     @parameterized.parameters(*WIRES)
-    def test_a_large_reply(self, wire):
-        client = self.client(wire, max_message_bytes=20_000)
-        self.assertLen(client.sample([1]).z, 1)
-        seeds = np.arange(400)
-        with self.assertRaisesRegex(errors.MessageTooLarge, "20000"):
-            client.decode(np.zeros((1000, 2), np.float32))
-            client.rows_per_request = 1000
-            client.sample(seeds)
-        client.rows_per_request = 50
-        self.assertLen(client.sample(seeds).z, 400)
+    def test_rows_that_are_too_large_together(self, wire):
+        settings = {"rows_per_request": 1000, "max_message_bytes": 20_000}
+        client = self.client(wire, **settings)
+        z, seeds = np.random.default_rng(0).random((900, 2)), np.arange(900)
+        predict = client._transport.predict
+        with mock.patch.object(
+            client._transport, "predict", side_effect=predict
+        ) as spy:
+            images = client.decode(z)
+            self.assertGreater(spy.call_count, 1)
+        self.assertLen(client.sample_png(seeds), 900)
+        whole = self.client(wire, rows_per_request=1000)
+        self.assertAllClose(images, whole.decode(z), 1e-5, 1e-5)
+
+    @parameterized.parameters(*WIRES)
+    def test_one_version_is_asked_where_it_is_named(self, wire):
+        client = self.client(wire, version=1, rows_per_request=2)
+        self.assertEqual(client.status(), {1: "AVAILABLE"})
+        self.assertEqual(client.decode(Z).shape, (5, *IMAGE_SHAPE))
+        other = self.client(wire, version=99)
+        for ask in (other.status, lambda: other.decode(Z)):
+            with self.assertRaises(errors.NotFound):
+                ask()
+
+    def test_numpy_is_enough_for_rest(self):
+        venv = pathlib.Path(self.create_tempdir().full_path)
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", venv], check=True
+        )
+        (packages,) = venv.glob("lib/*/site-packages")
+        installed = pathlib.Path(np.__file__).parents[1]
+        for name in ("numpy", "numpy.libs"):
+            (packages / name).symlink_to(installed / name)
+        code = (
+            "import importlib.util, sys\n"
+            "from vae_tf.serving.client import Client\n"
+            "with Client(sys.argv[1], rows_per_request=2) as client:\n"
+            "    samples = client.sample(range(3))\n"
+            "    client.encode(samples.image), client.sample_png([7])\n"
+            "    print(client.status(), client.decode(samples.z).shape)\n"
+            "absent = ('tensorflow', 'absl', 'PIL', 'grpc', 'keras')\n"
+            "assert not any(map(importlib.util.find_spec, absent))\n"
+        )
+        result = subprocess.run(
+            [venv / "bin/python", "-c", code, self.running.rest],
+            env={"PYTHONPATH": str(model_server.ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(
+            (result.stdout, result.stderr),
+            (f"{{1: 'AVAILABLE'}} {(3, *IMAGE_SHAPE)}\n", ""),
+        )
 
     @parameterized.parameters(*WIRES)
     def test_status(self, wire):
         self.assertEqual(self.client(wire).status(), {1: "AVAILABLE"})
-        code, out, err = run("status", "--url", url(self.running, wire))
+        code, out, err = run_client("status", "--url", url(self.running, wire))
         self.assertEqual((code, out, err), (0, "version 1: AVAILABLE\n", ""))
 
     @parameterized.parameters(*WIRES)
     def test_a_sheet_of_samples(self, wire):
         path = pathlib.Path(self.create_tempdir().full_path) / "sheet.png"
-        code, out, err = run(
+        code, out, err = run_client(
             "sample",
             "--n=5",
             "--seed=-2",
@@ -380,7 +410,8 @@ class ChecksTest(parameterized.TestCase, tf.test.TestCase):
             transports.Transport, instance=True
         )
         client._transport.signatures.return_value = self.SPECS
-        client._transport.status.return_value = {1: "AVAILABLE"}
+        client._transport.answering.return_value = 1
+        client._transport.rows_that_fit.return_value = 2**31
         return client, client._transport
 
     @parameterized.parameters(
@@ -452,168 +483,76 @@ class ChecksTest(parameterized.TestCase, tf.test.TestCase):
                 client.decode(z)
         transport.signatures.assert_not_called()
 
-    def test_several_requests_ask_one_version(self):
-        client, transport = self.client(rows_per_request=2)
-        transport.status.return_value = {
-            1: "END",
-            3: "AVAILABLE",
-            2: "AVAILABLE",
-            4: "LOADING",
-        }
-        latest, went = 3, False
-
-        def predict(signature, inputs, version):
-            nonlocal latest, went
-            if len(inputs["z"]) == 1 and not went:
-                went, latest = True, 4
-                transport.status.return_value = {3: "END", 4: "AVAILABLE"}
-            if version != latest:
-                raise errors.NotFound(f"version {version}")
-            return {"image": np.full(len(inputs["z"]), version)}
-
-        transport.predict.side_effect = predict
-        self.assertAllEqual(client.decode(np.zeros((5, 2))), 5 * [4])
-        versions = [call.args[2] for call in transport.predict.call_args_list]
-        self.assertEqual(versions, [3, 3, 3, 4, 4, 4])
-
     @parameterized.parameters(
         {"timeout": 0},
         {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": "3"},
+        {"timeout": True},
+        {"timeout": None},
+        {"timeout": 2**31},
         {"retries": -1},
         {"retries": 1.5},
+        {"retries": True},
         {"rows_per_request": 0},
         {"max_message_bytes": 2**31},
+        {"model": ""},
+        {"model": None},
+        {"model": "\udc80"},
+        {"label": ""},
+        {"label": 3},
+        {"version": -1},
+        {"version": True},
+        {"version": "1"},
+        {"version": 2**63},
         {"url": "127.0.0.1:8501"},
+        {"url": None},
+        {"url": b"http://127.0.0.1:8501"},
     )
     def test_refuses_settings(self, **settings):
         ((name, value),) = settings.items()
         with self.assertRaisesRegex(
-            vae_tf.UserError, f"{name}: expected .*received '?{value}"
+            vae_tf.UserError,
+            f"{name}: expected .*received {re.escape(repr(value))}",
         ):
             Client(**settings)
+
+    def test_a_version_and_a_label_are_one_too_many(self):
+        with self.assertRaisesRegex(vae_tf.UserError, "label: .*3 and 'new'"):
+            Client(version=3, label="new")
+
+    @parameterized.parameters(
+        {"version": 0},
+        {"label": "new"},
+        {"token": "t"},
+        {"headers": {}},
+        {"ca_file": "ca.pem"},
+    )
+    def test_a_bundle_takes_nothing_of_a_server(self, **settings):
+        (name,) = settings
+        with self.assertRaisesRegex(
+            vae_tf.UserError, f"{name}: expected none with a bundle"
+        ):
+            Client(f"bundle:{EXPORTS.name}", **settings)
+
+    def test_imports_numpy_alone(self):
+        code = (
+            "import sys\n"
+            "before = set(sys.modules)\n"
+            "from vae_tf.serving.client import Client\n"
+            "Client(), Client('https://127.0.0.1')\n"
+            "names = {name.split('.')[0] for name in sys.modules}\n"
+            "names -= {name.split('.')[0] for name in before}\n"
+            "print(sorted(names - sys.stdlib_module_names))"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True
+        )
+        self.assertEqual(result.stderr, "")
+        self.assertEqual(result.stdout, "['numpy', 'vae_tf']\n")
 
     def test_closes_its_connection(self):
         client, transport = self.client()
         with client as same:
             self.assertIs(client, same)
         transport.close.assert_called_once_with()
-
-    @parameterized.parameters(
-        "127.0.0.1:8501",
-        "ftp://127.0.0.1:8501",
-        "http://",
-        "http://127.0.0.1:port",
-        "grpc://127.0.0.1",
-    )
-    def test_refuses_what_is_no_url(self, url):
-        with self.assertRaisesRegex(
-            vae_tf.UserError, f"--url: expected http.*grpc.*received '{url}'"
-        ):
-            client_module.connect(url, "vae")
-
-
-class CommandsTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        (["sample", "--n=0"], "--n: expected an integer >= 1, received 0"),
-        (["sample", f"--seed={2**63}"], "--seed: expected an integer >= -"),
-        (["sample", "7"], "expected flags only.*received '7'"),
-        (["status", "--n=3"], "Unknown command line flag 'n'"),
-        (["sampel", "--n=3"], "expected one of sample, .*received 'sampel'"),
-        ([], "command: expected one of sample, status, received ''"),
-        (["status", "--url=localhost"], "--url: expected .*'localhost'"),
-        (
-            ["sample", "--seed", str(2**63 - 1), "--n=2"],
-            f"seed: expected integers.*received.*({2**63}|float64)",
-        ),
-    )
-    def test_a_mistake_is_one_line(self, arguments, message):
-        code, out, err = run(*arguments)
-        self.assertEqual((code, out), (2, ""))
-        self.assertRegex(err, f"^ERROR: .*{message}.*\n$")
-
-    @parameterized.parameters(
-        ("L", 1, (4, 3)),
-        ("RGB", 16, (16, 12, 3)),
-        ("RGB", 7, (12, 9, 3)),
-        ("L", 3, (8, 6)),
-    )
-    def test_a_sheet_is_about_square(self, mode, n, shape):
-        png = io.BytesIO()
-        Image.new(mode, (3, 4), 255 if mode == "L" else (9, 8, 7)).save(
-            png, "PNG"
-        )
-        path = pathlib.Path(self.create_tempdir().full_path) / "sheet"
-        with mock.patch.object(
-            Client, "sample_png", return_value=n * [png.getvalue()]
-        ):
-            code, _, _ = run("sample", f"--n={n}", f"--out={path}")
-            self.assertEqual(code, 0)
-            sheet = Image.open(path)
-            self.assertEqual((sheet.mode, sheet.format), (mode, "PNG"))
-            self.assertEqual(np.asarray(sheet).shape, shape)
-            gone = path / "sheet.png"
-            code, _, err = run("sample", f"--n={n}", f"--out={gone}")
-        self.assertEqual(code, 2)
-        self.assertRegex(err, f"^ERROR: --out: expected .*'{gone}'.*\n$")
-
-    def test_an_interrupted_sheet_leaves_the_old_one(self):
-        png = io.BytesIO()
-        Image.new("L", (3, 4)).save(png, "PNG")
-
-        def fill_the_disk(image, path, kind):
-            pathlib.Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-
-        path = pathlib.Path(self.create_tempdir().full_path) / "sheet.png"
-        path.write_bytes(b"old")
-        with (
-            mock.patch.object(
-                Client, "sample_png", return_value=[png.getvalue()]
-            ),
-            mock.patch.object(Image.Image, "save", fill_the_disk),
-        ):
-            code, _, err = run("sample", "--n=1", f"--out={path}")
-        self.assertEqual(code, 2)
-        self.assertRegex(err, "^ERROR: --out: expected .*No space left.*\n$")
-        self.assertEqual(path.read_bytes(), b"old")
-        self.assertEqual([path], list(path.parent.iterdir()))
-
-    def test_without_a_server_it_is_one_line_and_needs_no_tensorflow(self):
-        (port,) = model_server._free_ports(1)
-        code = (
-            "import sys\n"
-            "from vae_tf.serving import client\n"
-            "try:\n"
-            "    client.main()\n"
-            "finally:\n"
-            "    assert not {'tensorflow', 'keras', 'grpc'} & set(sys.modules)"
-        )
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                code,
-                "status",
-                f"--url=http://127.0.0.1:{port}",
-            ],
-            capture_output=True,
-            text=True,
-        )
-        self.assertEqual((result.returncode, result.stdout), (2, ""))
-        self.assertRegex(
-            result.stderr,
-            f"^ERROR: http://127.0.0.1:{port}: expected .*refused.*\n$",
-        )
-
-    def test_help(self):
-        for arguments, words in (
-            (["--help"], "client sample --n 16"),
-            (["sample", "--help"], "--seed: seed of the first"),
-        ):
-            result = subprocess.run(
-                [sys.executable, "-m", "vae_tf.serving.client", *arguments],
-                capture_output=True,
-                text=True,
-            )
-            self.assertEqual((result.returncode, result.stderr), (0, ""))
-            self.assertIn(words, result.stdout)

@@ -1,10 +1,13 @@
 import base64
 import contextlib
+import os
+import pathlib
 import socket
 import threading
 import time
 from unittest import mock
 
+import grpc
 import numpy as np
 from absl.testing import parameterized
 from fakes import (
@@ -14,6 +17,7 @@ from fakes import (
     FakeGrpc,
     FakeRest,
     TransportTestCase,
+    certificate,
     connected,
     signature_def,
 )
@@ -49,6 +53,168 @@ class TransportsTest(TransportTestCase):
             )
 
     @parameterized.parameters(*WIRES)
+    def test_a_state_says_why_a_version_failed(self, wire):
+        fake = FAKES[wire]({})
+        fake.states = [("END", "NOT_FOUND", "no variables")]
+        with connected(fake) as transport:
+            states = transport.status()
+        self.assertEqual(states, {7: "END"})
+        self.assertEqual(states[7].error, "NOT_FOUND: no variables")
+        with connected(FAKES[wire]({})) as transport:
+            self.assertEqual(transport.status()[7].error, "")
+        fake.answers = [{"rest": 404, "grpc": "NOT_FOUND"}[wire]]
+        self.assertIn("no variables", self.refused(errors.Unavailable, fake))
+
+    @parameterized.product(
+        wire=WIRES,
+        case=(
+            ({}, "", [""]),
+            ({"version": 9}, "/versions/9", ["/versions/9"]),
+            # Servers say all versions' states where a label is named.
+            (
+                {"label": "stable"},
+                "/labels/stable",
+                ["/labels/stable/metadata", "/versions/7"],
+            ),
+        ),
+    )
+    def test_asks_the_version_that_is_named(self, wire, case):
+        settings, place, asked_of_status = case
+        fake = FAKES[wire]({"z": np.ones((2, 2)).tolist()})
+        with connected(fake, **settings) as transport:
+            transport.predict("points", SEED)
+            transport.predict("points", SEED, version=3)
+            transport.status()
+            answering = transport.answering()
+        self.assertEqual(
+            fake.places[:3],
+            [f"{place}/metadata", f"{place}:predict", "/versions/3:predict"],
+        )
+        self.assertEqual(
+            fake.places[3:][: len(asked_of_status)], asked_of_status
+        )
+        self.assertEqual(answering, settings.get("version", 7))
+
+    @parameterized.product(
+        wire=WIRES,
+        case=(
+            ({"token": "s3cret"}, "", "Bearer s3cret"),
+            ({}, "me:s3%20cret@", "Basic bWU6czMgY3JldA=="),
+            ({"headers": {"Authorization": "Key k"}}, "", "Key k"),
+        ),
+    )
+    def test_says_who_asks_with_every_request(self, wire, case):
+        settings, user, expected = case
+        fake = FAKES[wire]({"z": np.ones((2, 2)).tolist()})
+        with connected(fake, user, **settings) as transport:
+            transport.predict("points", SEED)
+            transport.status()
+        self.assertLen(fake.headers, 3)
+        for headers in fake.headers:
+            self.assertEqual(headers["authorization"], expected)
+
+    @parameterized.parameters(*WIRES)
+    def test_sends_headers_and_the_host_that_a_gateway_looks_for(self, wire):
+        fake = FAKES[wire]({})
+        headers = {"Host": "vae.example.com", "X-Who": "me"}
+        with connected(fake, headers=headers) as transport:
+            transport.status()
+        self.assertEqual(fake.headers[0]["host"], "vae.example.com")
+        self.assertEqual(fake.headers[0]["x-who"], "me")
+
+    @parameterized.parameters(*WIRES)
+    def test_no_error_says_a_secret(self, wire):
+        def echo(wire):
+            if wire.__class__.__name__ == "Handler":
+                return wire.reply(400, wire.headers["Authorization"])
+            sent = dict(wire.invocation_metadata())["authorization"]
+            wire.abort(grpc.StatusCode.INVALID_ARGUMENT, sent)
+
+        for settings, user, secrets in (
+            ({"token": "s3cret"}, "", ["s3cret"]),
+            ({}, "me:s3%20cret@", ["s3 cret", "bWU6czMgY3JldA", "s3%20"]),
+            ({"headers": {"authorization": "Key k3y"}}, "", ["k3y"]),
+        ):
+            with connected(FAKES[wire](echo), user, **settings) as transport:
+                with self.assertRaises(errors.InvalidRequest) as caught:
+                    transport.predict("points", SEED)
+                said = str(caught.exception) + repr(transport._endpoint)
+            self.assertIn("***", said)
+            for secret in secrets:
+                self.assertNotIn(secret, said)
+
+    def test_no_excerpt_of_a_reply_says_a_secret(self):
+        fake = FakeRest(lambda wire: wire.reply(200, '{"outputs": "s3cret"}'))
+        message = self.refused(errors.BadReply, fake, token="s3cret")
+        self.assertIn("***", message)
+        self.assertNotIn("s3cret", message)
+
+    @parameterized.parameters(*WIRES)
+    def test_speaks_tls_with_those_it_trusts(self, wire):
+        path = pathlib.Path(self.create_tempdir().full_path)
+        tls = certificate(path)
+        for headers in ({}, {"Host": "vae.example.com"}):
+            fake = FAKES[wire]({}, tls=tls)
+            settings = {"headers": headers, "timeout": 3.0}
+            with connected(fake, ca_file=tls[0], **settings) as transport:
+                self.assertEqual(transport.status(), {7: "AVAILABLE"})
+            # Of an authority that nobody knows, and of another host.
+            with connected(fake, **settings) as transport:
+                with self.assertRaises(errors.Unavailable):
+                    transport.status()
+            with fake.started() as url:
+                transport = client.connect(
+                    url.replace("127.0.0.1", "localhost"),
+                    "vae",
+                    retries=0,
+                    max_message_bytes=2**20,
+                    ca_file=tls[0],
+                    **settings,
+                )
+                with self.assertRaises(errors.Unavailable):
+                    transport.status()
+                transport.close()
+
+    @parameterized.parameters(*WIRES)
+    def test_uses_no_proxy_of_the_environment(self, wire):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+        names = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+        environment = dict.fromkeys(names, proxy) | {"no_proxy": ""}
+        with mock.patch.dict(os.environ, environment):
+            with connected(FAKES[wire]({}), timeout=3.0) as transport:
+                self.assertEqual(transport.status(), {7: "AVAILABLE"})
+
+    @parameterized.parameters(*WIRES)
+    def test_counts_the_rows_that_fit(self, wire):
+        # z [N, 2] and elbo [N] of float32, seed [N] of int64
+        row = {"rest": 3 * 28, "grpc": 3 * 4}[wire]
+        for room, rows in ((10 * row, 10), (10 * row + row - 1, 10), (1, 1)):
+            with connected(
+                FAKES[wire]({}), max_message_bytes=1024 + room
+            ) as transport:
+                transport._signatures = {}
+                with mock.patch.object(
+                    transport,
+                    "_require",
+                    return_value={
+                        "z": ("float32", (-1, 2)),
+                        "elbo": ("float32", (-1,)),
+                        "image_bytes": ("string", (-1,)),
+                    },
+                ):
+                    fit = transport.rows_that_fit("both", SEED)
+            self.assertEqual(fit, rows)
+
+    @parameterized.parameters(*WIRES)
+    def test_a_number_of_another_type_is_a_bad_reply(self, wire):
+        for z in (
+            [[True, False], [True, True]],
+            [["0.5", "1"], ["1", "1"]],
+        ):
+            self.refused(errors.BadReply, FAKES[wire]({"z": z}))
+
+    @parameterized.parameters(*WIRES)
     def test_remembers_signatures_until_told(self, wire):
         fake = FAKES[wire]({})
         fake.signature_defs = [signature_def(2), signature_def(3)]
@@ -75,6 +241,8 @@ class TransportsTest(TransportTestCase):
         (400, "INVALID_ARGUMENT", errors.InvalidRequest),
         (400, "FAILED_PRECONDITION", errors.InvalidRequest),
         (400, "OUT_OF_RANGE", errors.InvalidRequest),
+        (401, "UNAUTHENTICATED", errors.PermissionDenied),
+        (403, "PERMISSION_DENIED", errors.PermissionDenied),
         (404, "NOT_FOUND", errors.NotFound),
         (429, "RESOURCE_EXHAUSTED", errors.ResourceExhausted),
         (503, "UNAVAILABLE", errors.Unavailable),

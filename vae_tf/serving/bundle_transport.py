@@ -41,7 +41,7 @@ class Bundle(Transport):
                 f"received {str(self.path)!r} ({error})."
             ) from None
 
-    def _ask_status(self, deadline):
+    def _ask_status(self, deadline, version):
         return {
             "model_version_status": [
                 {"version": self._version, "state": "AVAILABLE"}
@@ -50,12 +50,13 @@ class Bundle(Transport):
 
     def _ask_metadata(self, deadline):
         return {
+            "version": self._version,
             "signature_def": {
                 name: json_format.MessageToDict(
                     signature, preserving_proto_field_name=True
                 )
                 for name, signature in self._session.signatures.items()
-            }
+            },
         }
 
     def _ask_predict(self, deadline, signature, inputs, version):

@@ -3,37 +3,23 @@
 python -m vae_tf.serving.client sample --n 16 --out samples.png
 python -m vae_tf.serving.client status
 
-Over REST it needs NumPy and the standard library, over gRPC TensorFlow, too."""
+Over REST it needs NumPy and the standard library, over gRPC TensorFlow, too;
+the command line needs what the package does."""
 
-import dataclasses
-import io
-import math
-import pathlib
-import sys
-import urllib.parse
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vae_tf import command_line
-from vae_tf.data.files import written_atomically
-from vae_tf.serving.arguments import (
-    ARGUMENTS,
-    SEEDS,
-    latents,
-    pixels,
-    seeds,
-    written,
-)
-from vae_tf.serving.errors import InvalidRequest, NotFound, ServingError
+from vae_tf.serving import endpoints, splitting
+from vae_tf.serving.arguments import ARGUMENTS, latents, pixels, seeds
+from vae_tf.serving.endpoints import MODEL, URL
+from vae_tf.serving.replies import State
 from vae_tf.serving.rest_transport import Rest
 from vae_tf.serving.transports import Transport
-from vae_tf.settings import Settings, UserError, setting
-
-URL = "http://127.0.0.1:8501"
-MODEL = "vae"
+from vae_tf.settings import UserError
 
 
 class Posterior(NamedTuple):
@@ -73,17 +59,31 @@ class Client:
         as a rule seen before anything is sent.
       ServingError: no answer; see its subclasses in `errors`.
 
+    Proxies that the environment names (`http_proxy` and others) are not used,
+    over either transport. Tokens and passwords are in no message.
+
     Args:
-      url: `http://host:port`, `https://host:port` or `grpc://host:port`, or
-        `bundle:path` of an export on this machine, which then runs in this
-        process.
+      url: `http://host:port`, `https://host:port`, `grpc://host:port` or
+        `grpcs://host:port` (gRPC with TLS), or `bundle:path` of an export on
+        this machine, which then runs in this process. `user:password@` before
+        the host is sent as Basic authorization.
       model: the name under which the server has it.
       timeout: seconds of a request in all, its repetitions included.
       retries: how often a request is asked again of a server that is
         unavailable.
       rows_per_request: longer arguments are sent in several requests, to
         one version of the model. At most the server's `max_batch_size`.
-      max_message_bytes: largest request and reply.
+      max_message_bytes: largest request and reply. Rows that are too large
+        together are sent in several requests, too.
+      version: the version to ask; None for the server's latest.
+      label: the server's name for the version to ask, such as `stable`.
+      token: sent as Bearer authorization. Without TLS, and to another machine,
+        there is a warning.
+      headers: name -> value, sent with each request (as metadata over gRPC). A
+        `Host` takes the place of the URL's, as KServe wants it.
+      ca_file: certificates (PEM) of the authorities to trust over `https` and
+        `grpcs`. None: over `https` the machine's, over `grpcs` those that
+        gRPC brings.
 
     Raises:
       UserError: an argument is none of these.
@@ -97,21 +97,34 @@ class Client:
         retries: int = 3,
         rows_per_request: int = 256,
         max_message_bytes: int = 2**28,
+        version: int | None = None,
+        label: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | os.PathLike | None = None,
     ):
-        for name, value, least in (
-            ("retries", retries, 0),
-            ("rows_per_request", rows_per_request, 1),
-            ("max_message_bytes", max_message_bytes, 1),
+        # gRPC holds sizes in an int32, and a version in an int64.
+        _require_integer("retries", retries, 0, 31)
+        _require_integer("rows_per_request", rows_per_request, 1, 31)
+        _require_integer("max_message_bytes", max_message_bytes, 1, 31)
+        if version is not None:
+            _require_integer("version", version, 0, 63)
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, int | float)
+            or not 0 < timeout < 2**31
         ):
-            # gRPC holds sizes in an int32.
-            if type(value) is not int or not least <= value < 2**31:
-                raise UserError(
-                    f"{name}: expected an integer >= {least} and < 2^31, "
-                    f"received {value!r}."
-                )
-        if not 0 < timeout < math.inf:
             raise UserError(
-                f"timeout: expected seconds > 0, received {timeout!r}."
+                "timeout: expected seconds > 0 and < 2^31, received "
+                f"{timeout!r}."
+            )
+        _require_name("model", model)
+        if label is not None:
+            _require_name("label", label)
+        if version is not None and label is not None:
+            raise UserError(
+                "label: expected one of a version and a label, received "
+                f"{version} and {label!r}."
             )
         self.rows_per_request = rows_per_request
         self._transport = connect(
@@ -120,6 +133,11 @@ class Client:
             timeout=timeout,
             retries=retries,
             max_message_bytes=max_message_bytes,
+            version=version,
+            label=label,
+            token=token,
+            headers=headers,
+            ca_file=ca_file,
         )
 
     def __enter__(self) -> "Client":
@@ -183,197 +201,85 @@ class Client:
         """Their names."""
         return sorted(self._transport.signatures())
 
-    def status(self) -> dict[int, str]:
-        """Version -> state, which is AVAILABLE for one that answers."""
+    def status(self) -> dict[int, State]:
+        """Version -> state, a string, which is AVAILABLE for one that answers;
+        its `error` says why a version failed. Of the version that is asked
+        alone where it is named.
+        """
         return self._transport.status()
 
     def _ask(self, signature: str, **inputs) -> dict[str, np.ndarray]:
-        lengths = [len(value) for value in inputs.values()]
-        if len(set(lengths)) > 1:
-            raise InvalidRequest(
-                f"{', '.join(inputs)}: expected as many rows of each, received "
-                f"{', '.join(map(str, lengths))}."
-            )
-        self._require_fitting(signature, inputs)
-        rows, step = lengths[0], self.rows_per_request
-        if rows <= step:
-            return self._transport.predict(signature, inputs)
-        parts = [
-            {key: value[start : start + step] for key, value in inputs.items()}
-            for start in range(0, rows, step)
-        ]
-        try:
-            answers = self._ask_latest(signature, parts)
-        except NotFound:
-            # The version went while it was asked: another has taken its place.
-            answers = self._ask_latest(signature, parts)
-        return {
-            key: np.concatenate([answer[key] for answer in answers])
-            for key in answers[0]
-        }
-
-    def _ask_latest(self, signature, parts) -> list[dict[str, np.ndarray]]:
-        """Answers of one version, or they would be of two models."""
-        states = self.status()
-        latest = max(
-            (v for v, state in states.items() if state == "AVAILABLE"),
-            default=None,
+        return splitting.ask(
+            self._transport, signature, inputs, self.rows_per_request
         )
-        return [
-            self._transport.predict(signature, part, latest) for part in parts
-        ]
-
-    def _require_fitting(self, signature, inputs) -> None:
-        """Raises InvalidRequest unless the model has such inputs."""
-        try:
-            self._compare(signature, inputs, refresh=False)
-        except InvalidRequest:
-            # The server may have loaded a version with other shapes.
-            self._compare(signature, inputs, refresh=True)
-
-    def _compare(self, signature, inputs, refresh: bool) -> None:
-        known = self._transport.signatures(refresh)
-        expected = known.get(signature, {"inputs": {}})["inputs"]
-        if set(expected) != set(inputs):
-            raise InvalidRequest(
-                f"{signature}: expected a model with this signature of "
-                f"{', '.join(inputs)}, received one with "
-                f"{', '.join(sorted(known))}."
-            )
-        for key, value in inputs.items():
-            dtype, shape = expected[key]
-            received = (-1, *value.shape[1:])
-            if value.dtype != dtype or received != shape:
-                raise InvalidRequest(
-                    f"{key}: expected {written('N', *shape[1:])} of {dtype}, "
-                    f"received {written(*value.shape)} of {value.dtype}."
-                )
 
 
-def connect(url: str, model: str, **settings) -> Transport:
+def connect(
+    url: str,
+    model: str,
+    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    ca_file: str | os.PathLike | None = None,
+    **settings,
+) -> Transport:
     """The transport that a URL names.
 
     Args:
-      url: `http://host:port`, `https://host:port`, `grpc://host:port` or
-        `bundle:path`.
+      url: as `Client` takes it, as are the next four.
       model: the name under which the server has it.
+      token: Bearer authorization.
+      headers: name -> value.
+      ca_file: certificates (PEM).
       **settings: of `Transport`.
 
     Raises:
       UserError: it names none.
     """
-    if url.startswith("bundle:"):
+    if isinstance(url, str) and url.startswith("bundle:"):
+        sent = {"token": token, "headers": headers, "ca_file": ca_file}
+        named = {name: settings.get(name) for name in ("version", "label")}
+        for name, value in (sent | named).items():
+            if value is not None:
+                raise UserError(
+                    f"{name}: expected none with a bundle, whose path names "
+                    "one version, received one."
+                )
         # Here, because it loads TensorFlow's C library.
         from vae_tf.serving.bundle_transport import Bundle
 
         return Bundle(url, model, **settings)
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:  # of a port that is no number
-        host = None
-    if host and parts.scheme in ("http", "https"):
-        return Rest(url, model, **settings)
-    if host and port and parts.scheme == "grpc":
-        # Here, because it imports TensorFlow, which REST does without.
-        from vae_tf.serving.grpc_transport import Grpc
+    endpoint = endpoints.endpoint(url, token, headers, ca_file)
+    if endpoint.scheme in ("http", "https"):
+        return Rest(endpoint, model, **settings)
+    # Here, because it imports TensorFlow, which REST does without.
+    from vae_tf.serving.grpc_transport import Grpc
 
-        return Grpc(parts.netloc, model, **settings)
-    raise UserError(
-        "--url: expected http://host:port, https://host:port, "
-        f"grpc://host:port or bundle:path, received {url!r}."
-    )
+    return Grpc(endpoint, model, **settings)
 
 
-@dataclasses.dataclass(frozen=True)
-class Status(Settings):
-    url: str = setting(
-        URL, "the server: http://host:port, https://host:port, grpc://host:port"
-    )
-    model: str = setting(MODEL, "the name under which it has the model")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sheet(Status):
-    n: int = setting(16, "samples to draw", minimum=1)
-    seed: int = setting(
-        0,
-        "seed of the first; those of the others follow it",
-        minimum=int(SEEDS.min),
-        maximum=int(SEEDS.max),
-    )
-    out: str = setting("samples.png", "the PNG file to write")
-
-
-def draw(settings: Sheet) -> None:
-    """Writes the means of samples as one picture, in rows of about as many as
-    there are rows.
-
-    Raises:
-      ServingError: no answer.
-      UserError: the file cannot be written.
-    """
-    from PIL import Image
-
-    with Client(settings.url, settings.model) as client:
-        seeds = range(settings.seed, settings.seed + settings.n)
-        images = [
-            Image.open(io.BytesIO(png)) for png in client.sample_png(seeds)
-        ]
-    columns = math.ceil(math.sqrt(len(images)))
-    width, height = images[0].size
-    sheet = Image.new(
-        images[0].mode,
-        (columns * width, math.ceil(len(images) / columns) * height),
-    )
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        sheet.paste(image, (column * width, row * height))
-    path = pathlib.Path(settings.out)
-    try:
-        with written_atomically(path) as temporary:
-            sheet.save(temporary, "PNG")
-    except OSError as error:
+def _require_integer(name: str, value, least: int, bits: int) -> None:
+    if type(value) is not int or not least <= value < 2**bits:
         raise UserError(
-            "--out: expected a file that can be written, received "
-            f"{settings.out!r} ({error.strerror})."
-        ) from None
-    print(path)
+            f"{name}: expected an integer >= {least} and < 2^{bits}, received "
+            f"{value!r}."
+        )
 
 
-def show_status(settings: Status) -> None:
-    """Prints a line per version; raises ServingError."""
-    with Client(settings.url, settings.model) as client:
-        for version, state in sorted(client.status().items()):
-            print(f"version {version}: {state}")
-
-
-COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
-    "sample": (Sheet, draw),
-    "status": (Status, show_status),
-}
+def _require_name(name: str, value) -> None:
+    try:
+        is_name = isinstance(value, str) and bool(value.encode())
+    except UnicodeError:  # half a character
+        is_name = False
+    if not is_name:
+        raise UserError(f"{name}: expected a name, received {value!r}.")
 
 
 def main() -> None:
     """Runs the command that the first word of the command line names."""
-    word = "".join(sys.argv[1:2])
-    settings, command = COMMANDS.get(word, (Settings, None))
+    # Here, because it needs more than NumPy.
+    from vae_tf.serving import client_commands
 
-    def action(given):
-        if command is None:
-            raise UserError(
-                f"command: expected one of {', '.join(COMMANDS)}, received "
-                f"{word!r}."
-            )
-        try:
-            command(settings(**given))
-        except ServingError as error:
-            raise UserError(str(error)) from error
-
-    # The flags of no command are none but --help.
-    flags = sys.argv[2:] if command else {"--help"} & set(sys.argv)
-    sys.argv = [*sys.argv[:1], *flags]
-    command_line.run(settings, action, __doc__)
+    client_commands.main(Client, __doc__)
 
 
 if __name__ == "__main__":

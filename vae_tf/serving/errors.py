@@ -17,6 +17,12 @@ class NotFound(ServingError):
     """The server knows no such model, version or signature."""
 
 
+class PermissionDenied(ServingError):
+    """The server does not answer this client: its token is missing, wrong or
+    not enough.
+    """
+
+
 class Unavailable(ServingError):
     """No connection, one that broke, or a model that is not loaded."""
 

@@ -1,24 +1,24 @@
-"""What the two transports of a served model, REST and gRPC, have in common:
-they answer alike and fail alike.
+"""What the transports of a served model have in common: they answer alike and
+fail alike.
 
 Every request is asked again while the server is unavailable. That is safe: an
 answer is a function of its request, in which the seeds stand."""
 
-import functools
+import contextlib
 import itertools
+import math
 import random
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from vae_tf.serving import errors
+from vae_tf.serving import errors, replies
+from vae_tf.serving.replies import Specs, State, read
 
-# Argument name -> (dtype, shape with -1 for any size).
-Specs = dict[str, tuple[str, tuple[int, ...]]]
-Parsed = TypeVar("Parsed")
 FIRST_PAUSE = 0.2  # seconds before a second try; doubles from try to try
+OVERHEAD = 1024  # bytes of a message, about, that are not its arrays'
 
 
 class Transport:
@@ -32,6 +32,8 @@ class Transport:
       retries: how often a request is asked again of a server that is
         unavailable.
       max_message_bytes: largest request and reply.
+      version: the one to ask; None for the server's latest.
+      label: the server's name for the version to ask.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class Transport:
         timeout: float,
         retries: int,
         max_message_bytes: int,
+        version: int | None = None,
+        label: str | None = None,
     ):
         self.address, self.model = address, model
         self.timeout, self.retries = timeout, retries
         self.max_message_bytes = max_message_bytes
+        self.version, self.label = version, label
         self._signatures: dict[str, dict[str, Specs]] | None = None
 
     def signatures(self, refresh: bool = False) -> dict[str, dict[str, Specs]]:
@@ -55,9 +60,49 @@ class Transport:
           ServingError: see its subclasses.
         """
         if refresh or self._signatures is None:
-            reply = self._ask(self._ask_metadata)
-            self._signatures = read("a model's signatures", _specs, reply)
+            with self._discreet():
+                self._signatures, _ = self._metadata()
         return self._signatures
+
+    def answering(self) -> int:
+        """The version that answers now, unless a request names another.
+
+        Raises:
+          ServingError: see its subclasses.
+        """
+        if self.version is not None:
+            return self.version
+        with self._discreet():
+            self._signatures, reply = self._metadata()
+            return read("a model's version", replies.version, reply)
+
+    def rows_that_fit(
+        self, signature: str, inputs: dict[str, np.ndarray]
+    ) -> int:
+        """Rows of a request for which it and its reply are no larger than
+        `max_message_bytes`, at least 1. An estimate: of strings that come back
+        nobody knows the length.
+
+        Raises:
+          ServingError: see its subclasses.
+        """
+        request = sum(
+            max(map(len, value.flat)) * 4 / 3  # in base64
+            if value.dtype == object
+            else math.prod(value.shape[1:]) * self._bytes_of(value.dtype)
+            for value in inputs.values()
+        )
+        reply = read(
+            "numbers and strings",
+            lambda specs: sum(
+                abs(math.prod(shape[1:])) * self._bytes_of(np.dtype(dtype))
+                for dtype, shape in specs.values()
+                if dtype != "string"
+            ),
+            self._require(signature),
+        )
+        room = self.max_message_bytes - OVERHEAD
+        return max(1, int(room // max(request, reply, 1)))
 
     def predict(
         self,
@@ -71,28 +116,33 @@ class Transport:
         Args:
           signature: its name.
           inputs: [N, ...] each, in the dtypes of `signatures`.
-          version: of the model; None for the server's latest.
+          version: of the model; None for this transport's own.
 
         Raises:
           ServingError: see its subclasses.
         """
-        self._require(signature)
-        reply = self._ask(self._ask_predict, signature, inputs, version)
-        rows = len(next(iter(inputs.values())))
-        try:
-            return _outputs(reply, self._require(signature), rows)
-        except errors.BadReply:
-            # The server may have loaded a version with other shapes.
-            self.signatures(refresh=True)
-            return _outputs(reply, self._require(signature), rows)
+        with self._discreet():
+            self._require(signature)
+            reply = self._ask(self._ask_predict, signature, inputs, version)
+            rows = len(next(iter(inputs.values())))
+            try:
+                return replies.outputs(reply, self._require(signature), rows)
+            except errors.BadReply:
+                # The server may have loaded a version with other shapes.
+                self.signatures(refresh=True)
+                return replies.outputs(reply, self._require(signature), rows)
 
-    def status(self) -> dict[int, str]:
-        """Version -> state, which is AVAILABLE for one that answers.
+    def status(self) -> dict[int, State]:
+        """Version -> state, which is AVAILABLE for one that answers; of the
+        version that is asked alone where it is named.
 
         Raises:
           ServingError: see its subclasses.
         """
-        return self._states(self._ask(self._ask_status))
+        with self._discreet():
+            # Of a label, servers say the state of all versions.
+            version = self.answering() if self.label else self.version
+            return self._states(self._ask(self._ask_status, version))
 
     def close(self) -> None:
         """Ends the connection."""
@@ -111,8 +161,32 @@ class Transport:
     ) -> Any:
         raise NotImplementedError
 
-    def _ask_status(self, deadline: float) -> Any:
+    def _ask_status(self, deadline: float, version: int | None) -> Any:
         raise NotImplementedError
+
+    def _bytes_of(self, dtype: np.dtype) -> int:
+        """Of one value in a message, at most."""
+        return dtype.itemsize
+
+    def _hide(self, text: str) -> str:
+        """`text` without what is secret."""
+        return text
+
+    @contextlib.contextmanager
+    def _discreet(self) -> Iterator[None]:
+        """Errors, which quote servers, say no secret."""
+        try:
+            yield
+        except errors.ServingError as error:
+            error.args = (self._hide(str(error)),)
+            raise
+
+    def _metadata(self) -> tuple[dict[str, dict[str, Specs]], Any]:
+        """The signatures of the version that answers, and what they were read
+        from.
+        """
+        reply = self._ask(self._ask_metadata)
+        return read("a model's signatures", replies.signatures, reply), reply
 
     def _require(self, signature: str) -> Specs:
         """The outputs of a signature that the server has."""
@@ -125,8 +199,8 @@ class Transport:
             f"{signature!r}."
         )
 
-    def _states(self, reply: Any) -> dict[int, str]:
-        return read("the states of a model's versions", _states, reply)
+    def _states(self, reply: Any) -> dict[int, State]:
+        return read("the states of a model's versions", replies.states, reply)
 
     def _ask(self, ask: Callable, *arguments) -> Any:
         """What `ask(deadline, *arguments)` returns once the server is there."""
@@ -152,12 +226,12 @@ class Transport:
             return ask(deadline, *arguments)
         except errors.NotFound:
             # A server that has yet to load a model does not find it, either.
-            states = self._states(self._ask_status(deadline))
+            states = self._states(self._ask_status(deadline, self.version))
             if "AVAILABLE" in states.values():
                 raise
             raise errors.Unavailable(
                 f"{self.model}: expected a version that is AVAILABLE, received "
-                f"{states}."
+                f"{', '.join(replies.written(states)) or 'none'}."
             ) from None
 
     def _require_fits(self, what: str, size: int) -> None:
@@ -182,71 +256,3 @@ def seconds_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def read(expected: str, parse: Callable[[Any], Parsed], reply: Any) -> Parsed:
-    try:
-        return parse(reply)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.BadReply(
-            f"reply: expected {expected}, received {str(reply)[:200]!r} "
-            f"({error!r})."
-        ) from None
-
-
-def _states(reply: dict) -> dict[int, str]:
-    return {
-        int(one.get("version", 0)): one.get("state", "UNKNOWN")
-        for one in reply["model_version_status"]
-    }
-
-
-def _specs(reply: dict) -> dict[str, dict[str, Specs]]:
-    def spec(tensor):
-        dtype = tensor["dtype"].removeprefix("DT_").lower()
-        dims = tensor["tensor_shape"].get("dim", ())
-        return (
-            {"float": "float32", "double": "float64"}.get(dtype, dtype),
-            tuple(int(dim.get("size", 0)) for dim in dims),
-        )
-
-    return {
-        name: {
-            side: {key: spec(tensor) for key, tensor in one[side].items()}
-            for side in ("inputs", "outputs")
-        }
-        for name, one in reply["signature_def"].items()
-        if not name.startswith("__")  # the loader's own
-    }
-
-
-def _array(given: Any, dtype: str) -> np.ndarray:
-    return np.array(given, object if dtype == "string" else dtype)
-
-
-def _outputs(reply: Any, specs: Specs, rows: int) -> dict[str, np.ndarray]:
-    """The arrays of a reply that is what `specs` say."""
-    if len(specs) == 1 and not isinstance(reply, dict):
-        reply = dict.fromkeys(specs, reply)  # REST leaves out a single name.
-    if not isinstance(reply, dict) or set(reply) != set(specs):
-        raise errors.BadReply(
-            f"reply: expected outputs {sorted(specs)}, received "
-            f"{str(reply)[:200]!r}."
-        )
-    arrays = {}
-    for key, (dtype, shape) in specs.items():
-        value = read(
-            f"{key} as {dtype}",
-            functools.partial(_array, dtype=dtype),
-            reply[key],
-        )
-        expected = (rows, *shape[1:])
-        if value.shape != expected or (
-            dtype == "string" and {type(one) for one in value.flat} != {bytes}
-        ):
-            raise errors.BadReply(
-                f"reply: expected {key} as {dtype} {list(expected)}, received "
-                f"{value.dtype} {list(value.shape)}."
-            )
-        arrays[key] = value
-    return arrays
