@@ -78,7 +78,8 @@ def resident_megabytes(process) -> float:
 
 def crowd(server, url: str, settings: Serving) -> None:
     """Prints what many clients got, and what the server's memory did."""
-    from vae_tf.serving.client import Client, ServingError
+    from vae_tf.serving.client import Client
+    from vae_tf.serving.errors import ServingError
 
     end = time.monotonic() + settings.seconds
     times, errors = [], collections.Counter()

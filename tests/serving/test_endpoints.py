@@ -143,7 +143,7 @@ class EndpointsTest(parameterized.TestCase, tf.test.TestCase):
     def test_certificates_are_read_before_anything_is_sent(self):
         directory = pathlib.Path(self.create_tempdir().full_path)
         empty, text = directory / "empty.pem", directory / "text.pem"
-        empty.write_text("\n")
+        empty.write_text("")
         text.write_bytes(b"\xff no certificate")
         for path in (empty, text, directory / "none.pem", directory, 3):
             with self.assertRaisesRegex(

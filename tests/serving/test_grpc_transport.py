@@ -1,5 +1,7 @@
 import socket
+from unittest import mock
 
+import grpc
 import numpy as np
 from fakes import SEED, FakeGrpc, TransportTestCase, connected
 
@@ -34,3 +36,11 @@ class GrpcTransportTest(TransportTestCase):
             with self.assertRaises(errors.DeadlineExceeded):
                 transport.status()
             transport.close()
+
+    def test_a_host_is_no_scheme(self):
+        with mock.patch.object(grpc, "insecure_channel") as channel:
+            for host in ("unix", "[::1]"):
+                client.Client(f"grpc://{host}:8500")
+                self.assertEqual(
+                    channel.call_args.args[0], f"dns:///{host}:8500"
+                )

@@ -108,6 +108,7 @@ class RestTransportTest(TransportTestCase):
                 pass
 
         with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+            server.timeout = 5
             thread = threading.Thread(target=server.handle_request)
             thread.start()
             with self.assertRaises(errors.ServerError):

@@ -1,5 +1,6 @@
 import base64
 import contextlib
+import json
 import os
 import pathlib
 import socket
@@ -22,7 +23,7 @@ from fakes import (
     signature_def,
 )
 
-from vae_tf.serving import client, errors, transports
+from vae_tf.serving import client, errors, rest_transport, transports
 from vae_tf.settings import UserError
 
 
@@ -188,7 +189,7 @@ class TransportsTest(TransportTestCase):
     @parameterized.parameters(*WIRES)
     def test_counts_the_rows_that_fit(self, wire):
         # z [N, 2] and elbo [N] of float32, seed [N] of int64
-        row = {"rest": 3 * 28, "grpc": 3 * 4}[wire]
+        row = {"rest": 3 * 32, "grpc": 3 * 4}[wire]
         for room, rows in ((10 * row, 10), (10 * row + row - 1, 10), (1, 1)):
             with connected(
                 FAKES[wire]({}), max_message_bytes=1024 + room
@@ -205,6 +206,18 @@ class TransportsTest(TransportTestCase):
                 ):
                     fit = transport.rows_that_fit("both", SEED)
             self.assertEqual(fit, rows)
+
+    def test_an_estimate_of_json_is_no_less_than_json(self):
+        rng = np.random.default_rng(0)
+        bits = rng.integers(0, 2**32, (50, 9, 7, 1), np.uint32)
+        for values in (
+            bits.view(np.float32),
+            np.full((50, 2), -np.finfo(np.float32).smallest_normal),
+            np.full(50, np.iinfo(np.int64).min),
+            np.full((50, 1, 1, 1), -1.1754944e-38, np.float32),
+        ):
+            size = len(json.dumps(values.tolist()))
+            self.assertLess(size, values.size * rest_transport.VALUE_BYTES)
 
     @parameterized.parameters(*WIRES)
     def test_a_number_of_another_type_is_a_bad_reply(self, wire):

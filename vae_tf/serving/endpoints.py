@@ -207,7 +207,7 @@ def _certificates(ca_file: str | os.PathLike | None, scheme: str) -> str | None:
         )
     try:
         text = pathlib.Path(ca_file).read_text("ascii")
-        if not text.strip():
+        if not text:  # which would be read as none
             raise ValueError("it is empty")
         ssl.create_default_context(cadata=text)
     except (OSError, TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ from vae_tf.serving.replies import NotFinite, read
 from vae_tf.serving.transports import Transport, seconds_left
 
 PIECE = 1 << 16  # bytes read of a reply before the clock is looked at
-VALUE_BYTES = 28  # of the longest number in JSON, with brackets and a comma
+VALUE_BYTES = 32  # of the longest number in JSON, with brackets and a comma
 REDIRECTIONS = (301, 302, 303, 307, 308)
 
 
