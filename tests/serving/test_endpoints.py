@@ -84,6 +84,7 @@ class EndpointsTest(parameterized.TestCase, tf.test.TestCase):
             {"url": "https://me:s3cret@vae.example.com"},
             {"url": HTTPS, "token": "s3cret"},
             {"url": HTTPS, "headers": {"Authorization": "s3cret"}},
+            {"url": HTTPS, "headers": {"Authorization": "Key s3cret"}},
         ):
             it = endpoint(**settings)
             self.assertNotIn("s3cret", repr(it) + it.url)

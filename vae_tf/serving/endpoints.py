@@ -76,26 +76,7 @@ def endpoint(
     """
     parts, host = _parts(url)
     sent = _sent(headers)
-    secrets = [sent["authorization"]] if "authorization" in sent else []
-    credentials = []
-    if token is not None:
-        credentials.append(f"Bearer {_token(token)}")
-        secrets.append(token)
-    if parts.username is not None or parts.password is not None:
-        user, password = (
-            urllib.parse.unquote(part or "")
-            for part in (parts.username, parts.password)
-        )
-        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        credentials.append(f"Basic {basic}")
-        secrets += [basic, password, parts.password or ""]
-    if len(secrets) > 0 and len(credentials) + ("authorization" in sent) > 1:
-        raise UserError(
-            "token: expected one of a token, a user in the URL and a header "
-            "Authorization, received several."
-        )
-    for each in credentials:
-        sent["authorization"] = each
+    secrets = _add_credentials(sent, token, parts)
     if "authorization" in sent and parts.scheme not in SECURE:
         _warn_unless_local(parts.scheme, host)
     return Endpoint(
@@ -105,7 +86,7 @@ def endpoint(
         urllib.parse.quote(parts.path.rstrip("/"), "/%:@!$&'()*+,;=~"),
         sent,
         _certificates(ca_file, parts.scheme),
-        tuple(filter(None, secrets)),
+        secrets,
     )
 
 
@@ -173,6 +154,39 @@ def _sent(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise UserError(f"{expected}another value of {name!r}.")
         sent[lower] = value
     return sent
+
+
+def _add_credentials(
+    sent: dict[str, str],
+    token: str | None,
+    parts: urllib.parse.SplitResult,
+) -> tuple[str, ...]:
+    """Writes a token, or the user of a URL, into the headers; returns what is
+    secret in them.
+    """
+    given, secrets = [], []
+    if "authorization" in sent:
+        given.append(sent["authorization"])
+        secrets += [given[0], *given[0].split()[1:]]
+    if token is not None:
+        given.append(f"Bearer {_token(token)}")
+        secrets.append(token)
+    if parts.username is not None or parts.password is not None:
+        quoted = parts.password or ""
+        user, password = map(
+            urllib.parse.unquote, (parts.username or "", quoted)
+        )
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        given.append(f"Basic {basic}")
+        secrets += [basic, password, quoted]
+    if len(given) > 1:
+        raise UserError(
+            "token: expected one of a token, a user in the URL and a header "
+            "Authorization, received several."
+        )
+    if given:
+        sent["authorization"] = given[0]
+    return tuple(filter(None, secrets))
 
 
 def _token(token: str) -> str:
