@@ -41,6 +41,25 @@ class BundleTransportTest(tf.test.TestCase):
         self.assertEqual(self.client.status(), {3: "AVAILABLE"})
         self.assertEqual(self.client.sample_png([7])[0][:4], b"\x89PNG")
 
+    def test_any_signature_by_its_name(self):
+        self.assertContainsSubset(["decode", "score"], self.client.signatures())
+        found = self.client.predict("sample", seed=[5])
+        self.assertAllEqual(found["z"], self.client.sample([5]).z)
+        with self.assertRaisesRegex(errors.InvalidRequest, "nothing"):
+            self.client.predict("nothing", z=[[0.0, 0.0]])
+
+    def test_it_takes_what_it_can_use(self):
+        for wrong in (
+            {"token": "x"},
+            {"headers": {}},
+            {"ca_file": "x"},
+            {"version": 3},
+            {"label": "x"},
+        ):
+            (name,) = wrong
+            with self.assertRaisesRegex(UserError, f"{name}: expected none"):
+                Client(f"bundle:{self.bundle}", **wrong)
+
     def test_splits_long_requests(self):
         z = np.random.default_rng(0).standard_normal((7, 2))
         with Client(f"bundle:{self.bundle}", rows_per_request=3) as short:
