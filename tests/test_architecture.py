@@ -121,6 +121,7 @@ HOUSE = {
         "client_commands",
         "client",
     ],
+    "explorer": ["planes", "survey", "server", "__main__"],
     "commands": ["train", "evaluate", "export", "report"],
 }
 ORDER = [

@@ -1,0 +1,78 @@
+// What was asked: the curl line and the Python lines that would ask the same of
+// TensorFlow Serving.
+const MAX_LINE = 60000; // characters: a shell takes no more than 128 KiB
+const place = { url: "http://127.0.0.1:8501", model: "vae" };
+let last = null, waiting = false;
+
+export function setPlace(url, model) {
+  Object.assign(place, { url: url.replace(/\/+$/, ""), model });
+}
+
+// At most once a frame: the pointer asks faster than anybody reads.
+export function show(body) {
+  last = body;
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    write(last);
+  });
+}
+
+function write(body) {
+  const text = JSON.stringify(body);
+  const asFile = text.length > MAX_LINE;
+  const http = /^https?:/.test(place.url) ? place.url : "http://127.0.0.1:8501";
+  document.getElementById("curl").textContent =
+    `curl -s ${http}/v1/models/${encodeURIComponent(place.model)}:predict -d ` +
+    (asFile ? "@request.json" : `'${text}'`);
+  document.getElementById("python").textContent = python(body, asFile);
+  const request = document.getElementById("request");
+  request.hidden = !asFile;
+  if (asFile) {
+    const link = document.getElementById("request-file");
+    URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  }
+}
+
+function python(body, asFile) {
+  const signature = body.signature_name;
+  const hasFiles = "image_bytes" in body.inputs;
+  const imports = [asFile && "import json", hasFiles && "import base64"];
+  const client = `client = Client(${JSON.stringify(place.url)}, model=${JSON.stringify(place.model)})`;
+  const lines = [...imports, "from vae_tf.serving.client import Client", "", client];
+  if (asFile) {
+    lines.push('inputs = json.load(open("request.json"))["inputs"]');
+    if (hasFiles) {
+      lines.push('files = inputs["image_bytes"]',
+        'inputs["image_bytes"] = [base64.b64decode(f["b64"]) for f in files]');
+    }
+    lines.push(`print(client.predict("${signature}", **inputs))`);
+  } else {
+    const given = Object.entries(body.inputs).map(([name, rows]) => {
+      const value = name === "image_bytes"
+        ? `[${rows.map((row) => `base64.b64decode("${row.b64}")`).join(", ")}]`
+        : JSON.stringify(rows);
+      return `${name}=${value}`;
+    });
+    lines.push(`print(client.predict("${signature}", ${given.join(", ")}))`);
+  }
+  return lines.filter((line) => line !== false).join("\n");
+}
+
+export function wireCopies(onFailure) {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const text = document.getElementById(button.dataset.copy).textContent;
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch (error) {
+        onFailure(error);
+        return;
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1200);
+    });
+  }
+}

@@ -1,0 +1,83 @@
+"""What an endpoint says of held-out images, asked once when the page opens."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vae_tf.serving.client import Client
+
+MAX_IMAGES = 2000
+MAX_PIXELS = 4_000_000  # of all of them: what an endpoint is asked for at once
+TAKEN_APART = 200  # images whose ELBO tells what each dimension holds
+OWN_IMAGES = 300  # draws of the model that stand in for held-out images
+PRIOR_POINTS = 300
+
+
+class Survey(NamedTuple):
+    """N images, their classes and where q(z|x) puts them."""
+
+    images: np.ndarray  # [N, H, W, C] in [0, 1]
+    labels: np.ndarray | None  # [N]
+    mean: np.ndarray  # of q(z|x), [N, D]
+    stddev: np.ndarray  # [N, D]
+    sample: np.ndarray | None  # a draw of each q(z|x), [N, D]
+    prior: np.ndarray  # z ~ p(z), [M, D]
+    per_dimension: np.ndarray  # what each dimension tells, [D]
+    per_dimension_name: str
+    are_held_out: bool  # or draws of the model itself
+
+
+def survey(
+    client: Client,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Survey:
+    """Asks where the images are, and what the dimensions of z are for.
+
+    Args:
+      client: of the endpoint.
+      images: those held out `[N, H, W, C]`, of which it takes the first; None
+        for draws of the model itself.
+      labels: their classes `[N]`.
+
+    Raises:
+      ServingError: no answer.
+    """
+    known = client.signatures()
+    drawn = client.sample(range(OWN_IMAGES))
+    are_held_out = images is not None and "encode" in known
+    if images is None or not are_held_out:
+        # Of a Normal, some pixels are drawn outside [0, 1].
+        images, labels = np.clip(drawn.image, 0, 1), None
+    count = max(
+        1, min(MAX_IMAGES, MAX_PIXELS // int(np.prod(images.shape[1:])))
+    )
+    images = images[:count]
+    if "encode" in known:
+        mean, stddev = client.encode(images)
+    else:  # No encoder for images of clients: where these came from.
+        mean = drawn.z[:count]
+        stddev = np.zeros_like(mean)
+    sample = None
+    if "encode_sample" in known:
+        sample = client.encode_sample(images, range(len(images)))
+    found = {}
+    if "explain" in known:
+        some = images[:TAKEN_APART]
+        found = client.predict("explain", image=some, seed=range(len(some)))
+    if "kl_per_dimension" in found:
+        told = np.nanmean(found["kl_per_dimension"], 0)
+        name = "KL of each dimension (nats)"
+    else:
+        told, name = mean.var(0), "variance of the posterior's mean"
+    return Survey(
+        images=images,
+        labels=None if labels is None else labels[:count],
+        mean=mean,
+        stddev=stddev,
+        sample=sample,
+        prior=drawn.z,
+        per_dimension=told,
+        per_dimension_name=name,
+        are_held_out=are_held_out,
+    )
