@@ -103,6 +103,7 @@ HOUSE = {
         "launch",
     ],
     "serving": [
+        "rows",
         "signatures",
         "check",
         "warmup",

@@ -1,9 +1,13 @@
 import keras
+import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from small import IMAGE_SHAPE
+from small import IMAGE_SHAPE, random_bits
+from tensorflow_probability import distributions as tfd
 
 import vae_tf
+from vae_tf.decoder import log_prob_of_pixels
+from vae_tf.likelihoods import LIKELIHOODS
 
 
 class DecoderTest(parameterized.TestCase, tf.test.TestCase):
@@ -25,6 +29,26 @@ class DecoderTest(parameterized.TestCase, tf.test.TestCase):
     def test_any_image_shape(self):
         p = vae_tf.Decoder((64, 64, 3))(tf.zeros((2, 8)))
         self.assertEqual(p.event_shape, (64, 64, 3))
+
+    @parameterized.parameters(*LIKELIHOODS)
+    def test_log_prob_of_pixels(self, likelihood):
+        decoder = vae_tf.Decoder(IMAGE_SHAPE, likelihood)
+        p = decoder(tf.random.stateless_normal((4, 2, 3), seed=[0, 1]))
+        images = random_bits(2)
+        pixels = log_prob_of_pixels(p, images)
+        self.assertAllClose(
+            tf.reduce_sum(pixels, (-3, -2, -1)), p.log_prob(images), 1e-5
+        )
+        # Another pixel is another's: the rest stay as they were.
+        images[1, 2, 1, 0] = 1 - images[1, 2, 1, 0]
+        changed = log_prob_of_pixels(p, images) != pixels
+        expected = np.zeros((4, 2, *IMAGE_SHAPE), bool)
+        expected[:, 1, 2, 1, 0] = True
+        self.assertAllEqual(changed, expected)
+
+    def test_one_that_does_not_say_its_pixels(self):
+        whole = tfd.Independent(tfd.Bernoulli(tf.zeros((2, *IMAGE_SHAPE))), 3)
+        self.assertIsNone(log_prob_of_pixels(whole, random_bits(2)))
 
     def test_config_round_trip(self):
         body = keras.Sequential([keras.layers.Dense(3, "tanh")])

@@ -1,5 +1,8 @@
 """The generative network: latent -> p(x|z)."""
 
+import math
+from typing import Any
+
 import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -126,3 +129,25 @@ class Decoder(Part):
             "likelihood": keras.saving.serialize_keras_object(self.likelihood),
             "network": keras.saving.serialize_keras_object(self.network),
         }
+
+
+def log_prob_of_pixels(
+    likelihood: tfd.Distribution, images: tf.Tensor
+) -> tf.Tensor | None:
+    """log p(x_i|z) of each pixel `[..., B, H, W, C]`, whose sum is log p(x|z);
+    None where a likelihood of the user's own does not say it.
+
+    Args:
+      likelihood: p(x|z), batch `[..., B]`, event `[H, W, C]`.
+      images: x `[B, H, W, C]`.
+    """
+    pixels: Any = getattr(likelihood, "distribution", None)
+    # Of a `tfd.Independent`, or what TFP makes in its place of a distribution
+    # that is no composite tensor.
+    if not hasattr(pixels, "reinterpreted_batch_ndims"):
+        return None
+    flat = tf.reshape(images, (-1, math.prod(images.shape[1:])))
+    log_p = pixels.distribution.log_prob(flat)  # [..., B, H * W * C]
+    return tf.reshape(
+        log_p, tf.concat([tf.shape(log_p)[:-1], images.shape[1:]], 0)
+    )

@@ -5,6 +5,7 @@ from linear import SCALE, grey, linear_vae
 from small import random_bits, small_vae
 from tensorflow_probability import distributions as tfd
 
+from vae_tf.decoder import log_prob_of_pixels
 from vae_tf.evaluation.linear_gaussian import linear_gaussian
 from vae_tf.evaluation.moments import bound_sizes, importance_moments
 from vae_tf.noise import key, standard_normal
@@ -27,6 +28,21 @@ class MomentsTest(parameterized.TestCase, tf.test.TestCase):
             lambda chunk: noise[4 * chunk : 4 * chunk + 4],
             length=5,
         )
+        by_pixel = importance_moments(
+            vae,
+            images,
+            vae.encoder(images),
+            vae.prior_distribution(),
+            num_samples,
+            4,
+            lambda chunk: noise[4 * chunk : 4 * chunk + 4],
+            by_pixel=True,
+        )
+        pixels = log_prob_of_pixels(vae.decoder(draws.z), images)
+        self.assertAllClose(
+            by_pixel.reconstruction, tf.reduce_mean(pixels, 0), 1e-5
+        )
+        self.assertAllClose(by_pixel.log_sum, moments.log_sum, 1e-5)
         self.assertAllClose(
             moments.kl, tf.reduce_mean(draws.log_q - draws.log_prior, 0), 1e-5
         )

@@ -106,5 +106,11 @@ class HeldOutTest(FinishedRun):
     def test_serves_what_takes_no_images(self):
         self.assertSameElements(
             signatures(self.vae, 5),
-            ["decode", "serving_default", "sample", "sample_png"],
+            [
+                "decode",
+                "serving_default",
+                "decode_sample",
+                "sample",
+                "sample_png",
+            ],
         )

@@ -161,11 +161,11 @@ class CasesTest(tf.test.TestCase):
         self.path = pathlib.Path(self.create_tempdir().full_path) / "bundle"
         self.z = np.ones((1, 2), np.float32)
 
-    def cases(self, output, key="image"):
-        return {"decode/1/input/z": self.z, f"decode/1/output/{key}": output}
+    def cases(self, output, key="image", name="decode"):
+        return {f"{name}/1/input/z": self.z, f"{name}/1/output/{key}": output}
 
-    def run_cases(self, function, cases):
-        saved(self.path, function)
+    def run_cases(self, function, cases, name="decode"):
+        saved(self.path, function, name=name)
         check.run_cases(check.Session(self.path), cases)
 
     def test_accepts_what_agrees(self):
@@ -183,10 +183,14 @@ class CasesTest(tf.test.TestCase):
         with self.assertRaisesRegex(check.CheckError, "decode/1: image"):
             self.run_cases(lambda z: {"image": 2 * z}, self.cases(self.z))
 
-    def test_z_is_equal_to_the_last_bit(self):
-        cases = self.cases(np.nextafter(2 * self.z, 3), "z")
-        with self.assertRaisesRegex(check.CheckError, "decode/1: z"):
-            self.run_cases(lambda z: {"z": 2 * z}, cases)
+    def test_z_of_a_seed_is_equal_to_the_last_bit(self):
+        cases = self.cases(np.nextafter(2 * self.z, 3), "z", "sample")
+        with self.assertRaisesRegex(check.CheckError, "sample/1: z"):
+            self.run_cases(lambda z: {"z": 2 * z}, cases, "sample")
+        # That of an image is a sum, which has no order.
+        cases = self.cases(np.nextafter(2 * self.z, 3), "z", "encode_sample")
+        shutil.rmtree(self.path)
+        self.run_cases(lambda z: {"z": 2 * z}, cases, "encode_sample")
 
     def test_a_draw_at_the_edge_of_its_probability_may_flip(self):
         bits = np.ones((1, 8))

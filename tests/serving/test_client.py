@@ -93,15 +93,18 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
         images, seeds = random_bits(5), [3, 1, 2, -7, 2**62]
         for name, inputs in (
             ("decode", [Z]),
+            ("decode_sample", [Z, seeds]),
             ("encode", [images]),
+            ("encode_sample", [images, seeds]),
             ("sample", [seeds]),
             ("reconstruct", [images]),
             ("score", [images, seeds]),
+            ("explain", [images, seeds]),
         ):
             answer = getattr(client, name)(*inputs)
             expected = self.functions[name](*map(tf.constant, inputs))
             if isinstance(answer, np.ndarray):
-                answer = {"image": answer}
+                answer = dict.fromkeys(expected, answer)
             else:
                 answer = answer._asdict()
             self.assertSameElements(answer, expected)
@@ -132,7 +135,7 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
                 len(next(iter(call.args[1].values())))
                 for call in spy.call_args_list
             ]
-        self.assertEqual(rows, 6 * [2, 2, 1])
+        self.assertEqual(rows, 9 * [2, 2, 1])
 
     @parameterized.parameters(*WIRES)
     def test_a_sample_depends_on_its_seed_alone(self, wire):

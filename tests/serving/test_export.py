@@ -24,11 +24,14 @@ from vae_tf.serving import export as export_module
 SIGNATURES = {
     "decode",
     "serving_default",
-    "encode",
+    "decode_sample",
     "sample",
     "sample_png",
+    "encode",
+    "encode_sample",
     "reconstruct",
     "score",
+    "explain",
 }
 
 

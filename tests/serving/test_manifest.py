@@ -54,6 +54,21 @@ class ManifestTest(tf.test.TestCase):
             {
                 "decode": decode,
                 "serving_default": decode,
+                "decode_sample": {
+                    "inputs": {"z": latent, "seed": seed},
+                    "outputs": {"image": image},
+                },
+                "encode_sample": {
+                    "inputs": {"image": image, "seed": seed},
+                    "outputs": {"z": latent},
+                },
+                "explain": {
+                    "inputs": {"image": image, "seed": seed},
+                    "outputs": {
+                        **dict.fromkeys(score, rows),
+                        "reconstruction_per_pixel": image,
+                    },
+                },
                 "encode": {
                     "inputs": {"image": image},
                     "outputs": {"mean": latent, "stddev": latent},

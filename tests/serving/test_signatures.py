@@ -38,11 +38,14 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
             [
                 "decode",
                 "serving_default",
-                "encode",
+                "decode_sample",
                 "sample",
                 "sample_png",
+                "encode",
+                "encode_sample",
                 "reconstruct",
                 "score",
+                "explain",
             ],
         )
 
@@ -133,6 +136,92 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
         for value in score.values():
             self.assertEqual(value.shape, (3,))
 
+    def test_draws_of_the_posterior(self):
+        images = np.repeat(random_bits(2), 2000, axis=0)
+        drawn = self.call["encode_sample"](images, np.arange(4000))["z"]
+        posterior = self.vae.encoder(images)
+        noise = (drawn - posterior.mean()) / posterior.stddev()
+        self.assertAllClose(np.mean(noise, 0), [0, 0], atol=0.08)
+        self.assertAllClose(np.cov(noise.numpy().T), np.eye(2), atol=0.1)
+        # No use of a seed shares the draws of another.
+        sampled = self.call["sample"](np.arange(4000))["z"]
+        together = np.corrcoef(noise.numpy().T, sampled.numpy().T)
+        self.assertAllClose(together, np.eye(4), atol=0.08)
+
+    def test_draws_of_the_likelihood(self):
+        z, seeds = np.repeat([[0.3, -1.0]], 4000, axis=0), np.arange(4000)
+        z = z.astype(np.float32)
+        drawn = self.call["decode_sample"](z, seeds)["image"]
+        self.assertAllInSet(drawn, [0.0, 1.0])
+        self.assertAllClose(
+            np.mean(drawn, 0), self.vae.decoder(z[0]).mean(), atol=0.04
+        )
+        sample = self.call["sample"](seeds[:50])
+        self.assertAllEqual(
+            self.call["decode_sample"](sample["z"], seeds[:50])["image"],
+            sample["image"],
+        )
+
+    def test_a_draw_depends_on_its_row_alone(self):
+        images, seeds = random_bits(5), np.array([5, 3, 5, -1, 2**62])
+        together = self.call["encode_sample"](images, seeds)["z"]
+        for row in range(5):
+            one = slice(row, row + 1)
+            alone = self.call["encode_sample"](images[one], seeds[one])["z"]
+            self.assertAllClose(together[row], alone[0], 1e-5)
+
+    @parameterized.parameters(
+        ("bernoulli", "mean_field", "standard_normal"),
+        ("discretized_logistic", "full_covariance", "standard_normal"),
+        ("normal", "iaf", "mixture"),
+    )
+    def test_an_explanation_is_a_score_taken_apart(self, *families):
+        vae, images, seeds = combined(*families), random_bits(3), [4, 5, 6]
+        # Chunks of three, of which 20 is no multiple.
+        few = 3 * math.prod(IMAGE_SHAPE)
+        with mock.patch.object(signatures_module, "FLOATS_AT_ONCE", few):
+            call = called(vae)
+            explained = call["explain"](images, seeds)
+            score = call["score"](images, seeds)
+        for name, value in score.items():
+            self.assertAllClose(explained.pop(name), value, 1e-5, 1e-5)
+        self.assertAllClose(
+            tf.reduce_sum(explained.pop("reconstruction_per_pixel"), (1, 2, 3)),
+            score["reconstruction"],
+            1e-5,
+        )
+        if families[1] == "mean_field":
+            self.assertAllClose(
+                tf.reduce_sum(explained.pop("kl_per_dimension"), 1),
+                score["kl"],
+                1e-5,
+            )
+        self.assertEmpty(explained)
+
+    def test_an_explanation_says_each_pixel_s_share(self):
+        # Of one draw, log p(x_i|z) is x_i logits_i - log(1 + exp(logits_i)).
+        call, images = called(self.vae, 1), random_bits(3)
+        found = call["explain"](images, [1, 2, 3])["reconstruction_per_pixel"]
+        mean = np.exp(found)
+        mean = np.where(images == 1, mean, 1 - mean)
+        # The same z, and so the same mean, for an image's other pixels.
+        self.assertEqual(mean.shape, (3, *IMAGE_SHAPE))
+        likelihood = tfd.Bernoulli(probs=mean)
+        self.assertAllClose(likelihood.log_prob(images), found, 1e-4)
+
+    def test_a_likelihood_that_does_not_say_its_pixels(self):
+        class Sum(vae_tf.likelihoods.Bernoulli):
+            def distribution(self, parameters):
+                return tfd.Independent(tfd.Bernoulli(parameters), 3)
+
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(2, hidden_units=(6,)),
+            vae_tf.Decoder(IMAGE_SHAPE, Sum(IMAGE_SHAPE), hidden_units=(6,)),
+        )
+        explained = called(vae)["explain"](random_bits(2), [1, 2])
+        self.assertNotIn("reconstruction_per_pixel", explained)
+        self.assertAllEqual(np.isfinite(explained["elbo"]), [True, True])
+
     def test_one_draw_of_score_is_one_draw_of_the_elbo(self):
         images = random_bits(200)
         score = called(self.vae, 1)["score"](images, np.arange(200))
@@ -177,26 +266,34 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_a_wrong_value_is_nan_in_its_own_row(self):
         images = np.tile(random_bits(8), (8, 1, 1, 1))
-        for name in ("encode", "reconstruct", "score"):
-            seeds = {"seed": np.arange(64)} if name == "score" else {}
-            whole = self.call[name](image=images, **seeds)
+        seeds = {"seed": np.arange(64)}
+        for name, inputs in (
+            ("encode", {}),
+            ("reconstruct", {}),
+            ("encode_sample", seeds),
+            ("score", seeds),
+            ("explain", seeds),
+        ):
+            whole = self.call[name](image=images, **inputs)
             for value in (np.nan, np.inf, -np.inf, -0.1, 1.1):
                 wrong = images.copy()
                 wrong[2, 1, 1, 0] = value
                 for key, output in self.call[name](
-                    image=wrong, **seeds
+                    image=wrong, **inputs
                 ).items():
                     self.assertTrue(np.all(np.isnan(output[2])))
                     others = np.arange(64) != 2
                     self.assertAllEqual(output[others], whole[key][others])
         z = np.zeros((64, 2), np.float32)
-        whole = self.call["decode"](z)["image"]
-        for value in (np.nan, np.inf):
-            z[1, 0] = value
-            output = self.call["decode"](z)["image"]
-            self.assertTrue(np.all(np.isnan(output[1])))
-            others = np.arange(64) != 1
-            self.assertAllEqual(output[others], whole[others])
+        for name, inputs in (("decode", {}), ("decode_sample", seeds)):
+            z[1, 0] = 0
+            whole = self.call[name](z=z, **inputs)["image"]
+            for value in (np.nan, np.inf):
+                z[1, 0] = value
+                output = self.call[name](z=z, **inputs)["image"]
+                self.assertTrue(np.all(np.isnan(output[1])))
+                others = np.arange(64) != 1
+                self.assertAllEqual(output[others], whole[others])
 
     @parameterized.parameters(
         ("bernoulli", 0.5), ("discretized_logistic", 0.5), ("normal", None)
@@ -234,6 +331,10 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
             ("sample_png", tf.zeros((0,), tf.int64)),
             ("score", images, tf.range(3, dtype=tf.int64)),
             ("score", images, tf.range(1, dtype=tf.int64)),
+            ("explain", images, tf.range(3, dtype=tf.int64)),
+            ("encode_sample", images, tf.range(3, dtype=tf.int64)),
+            ("decode_sample", tf.zeros((2, 2)), tf.range(3, dtype=tf.int64)),
+            ("decode_sample", tf.zeros((2, 3)), tf.range(2, dtype=tf.int64)),
         ):
             function, _ = signatures(self.vae, 4)[name]
             shapes = [tf.TensorSpec(None, value.dtype) for value in inputs]

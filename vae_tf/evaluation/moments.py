@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vae_tf import objectives
+from vae_tf.decoder import log_prob_of_pixels
 from vae_tf.vae import VAE
 
 
@@ -16,7 +17,7 @@ class Moments(NamedTuple):
     of a compiled function, then arrays.
     """
 
-    reconstruction: Any  # mean of log p(x|z), [B]
+    reconstruction: Any  # mean of log p(x|z), [B]; of each pixel, [B, H, W, C]
     kl: Any  # in closed form where there is one, else from the draws, [B]
     log_sum: Any  # log sum_k w_k, [B]
     log_sum_of_squares: Any  # log sum_k w_k^2, [B]
@@ -44,6 +45,7 @@ def importance_moments(
     noise: Callable[[tf.Tensor], tf.Tensor],
     length: int = 0,
     sizes: tuple[int, ...] = (),
+    by_pixel: bool = False,
 ) -> Moments:
     """`Moments` of K draws from a posterior, the encoder's or any other, a few
     at a time. ELBO = reconstruction - KL, and log p(x) ~ log_sum - log K.
@@ -65,6 +67,8 @@ def importance_moments(
         known when the function is traced.
       sizes: k of the importance-weighted bounds, at most K: the draws fall into
         as many groups of k, one after the other, as there are whole ones.
+      by_pixel: whether `reconstruction` is that of each pixel, where the
+        decoder says them (`log_prob_of_pixels`).
     """
     exact_kl = objectives.exact_kl(posterior, prior)
     # Sorted in when there are about as many as have been kept, which costs
@@ -83,11 +87,16 @@ def importance_moments(
         recent,
         groups,
     ):
+        of_pixels: list[tf.Tensor] = []
+
+        def log_likelihood(z):
+            if not by_pixel:
+                return vae.decoder(z).log_prob(images)
+            of_pixels.append(log_prob_of_pixels(vae.decoder(z), images))
+            return tf.reduce_sum(of_pixels[0], axis=(-3, -2, -1))
+
         draws = objectives.draw(
-            posterior,
-            prior,
-            noise(chunk),
-            lambda z: vae.decoder(z).log_prob(images),
+            posterior, prior, noise(chunk), log_likelihood
         )  # each [at_once, B]
         log_weights = draws.log_weights
         # The last chunk may reach past K; what lies past it has weight 0.
@@ -97,7 +106,8 @@ def importance_moments(
         log_weights = tf.where(counts, log_weights, -math.inf)
 
         def average(logarithms):
-            total = tf.reduce_sum(tf.where(counts, logarithms, 0.0), axis=0)
+            rows = tf.reshape(counts, (-1, *[1] * (logarithms.shape.rank - 1)))
+            total = tf.reduce_sum(tf.where(rows, logarithms, 0.0), axis=0)
             return total / num_samples
 
         if exact_kl is None:
@@ -116,7 +126,7 @@ def importance_moments(
             )
         return (
             chunk + 1,
-            reconstruction + average(draws.log_likelihood),
+            reconstruction + average([*of_pixels, draws.log_likelihood][0]),
             kl,
             tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0), axis=0),
             tf.reduce_logsumexp(
@@ -135,7 +145,7 @@ def importance_moments(
         add,
         (
             tf.constant(0),
-            none,
+            tf.zeros_like(images) if by_pixel else none,
             none if exact_kl is None else exact_kl,
             empty,
             empty,

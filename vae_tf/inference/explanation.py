@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 from vae_tf import objectives
+from vae_tf.decoder import log_prob_of_pixels
 from vae_tf.inference import gaps
 from vae_tf.noise import key, standard_normal
 from vae_tf.settings import UserError
@@ -157,10 +156,5 @@ def _pixel_cost(vae, images, z) -> np.ndarray | None:
     """-E_q[log p(x_i|z)] of each pixel `[H, W, C]`, of draws `[K, 1, D]`; None
     where a likelihood of the user's own does not say it.
     """
-    pixels = getattr(vae.decoder(z), "distribution", None)
-    if not isinstance(pixels, tfd.Independent):
-        return None
-    flat = tf.reshape(images, (1, -1))
-    log_p = pixels.distribution.log_prob(flat)  # [K, 1, H * W * C]
-    mean = tf.reduce_mean(log_p, axis=[0, 1])
-    return -np.reshape(mean, vae.decoder.image_shape)
+    log_p = log_prob_of_pixels(vae.decoder(z), images)  # [K, 1, H, W, C]
+    return None if log_p is None else -np.mean(log_p, axis=(0, 1))

@@ -22,8 +22,8 @@ import sys
 
 import numpy as np
 
-# Absolute and relative, but for z, which is equal: batches of other sizes are
-# summed in another order.
+# Absolute and relative, but for the z of `sample`, which is equal: batches of
+# other sizes are summed in another order.
 TOLERANCE = 1e-5
 MANIFEST = "assets.extra/manifest.json"
 SEAL = f"{MANIFEST}.sha256"
@@ -457,7 +457,9 @@ def run_cases(session: Session, cases: dict[str, np.ndarray]) -> None:
                 f"{sorted(got)}."
             )
         for key, value in got.items():
-            _compare(f"{case}: {key}", value, outputs[key], exact=key == "z")
+            # What a seed alone gives does not depend on what is summed.
+            exact = case.startswith("sample/") and key == "z"
+            _compare(f"{case}: {key}", value, outputs[key], exact)
 
 
 def _compare(

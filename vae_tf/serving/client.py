@@ -48,6 +48,20 @@ class Score(NamedTuple):
     log_marginal_likelihood: np.ndarray
 
 
+class Explanation(NamedTuple):
+    """A `Score`, [N] each, and what its terms are made of, in nats: E_q[log
+    p(x_i|z)] of each pixel [N, H, W, C], and KL(q(z_d|x) || p(z_d)) of each
+    dimension [N, D]; None of a model that has no such parts.
+    """
+
+    elbo: np.ndarray
+    kl: np.ndarray
+    reconstruction: np.ndarray
+    log_marginal_likelihood: np.ndarray
+    reconstruction_per_pixel: np.ndarray | None = None
+    kl_per_dimension: np.ndarray | None = None
+
+
 class Client:
     """A served model. Several threads may share it.
 
@@ -154,9 +168,21 @@ class Client:
         """z [N, D], finite -> the mean of p(x|z) [N, H, W, C]."""
         return self._ask("decode", z=latents(z))["image"]
 
+    def decode_sample(self, z: ArrayLike, seed: ArrayLike) -> np.ndarray:
+        """z [N, D] and integers [N] -> draws of p(x|z) [N, H, W, C]."""
+        inputs = {"z": latents(z), "seed": seeds(seed)}
+        return self._ask("decode_sample", **inputs)["image"]
+
     def encode(self, image: ArrayLike) -> Posterior:
         """x [N, H, W, C] in [0, 1] -> mean and standard deviation of q(z|x)."""
         return Posterior(**self._ask("encode", image=pixels(image)))
+
+    def encode_sample(self, image: ArrayLike, seed: ArrayLike) -> np.ndarray:
+        """x [N, H, W, C] in [0, 1] and integers [N] -> draws of q(z|x) [N,
+        D].
+        """
+        inputs = {"image": pixels(image), "seed": seeds(seed)}
+        return self._ask("encode_sample", **inputs)["z"]
 
     def sample(self, seed: ArrayLike) -> Sample:
         """Integers [N], one per image -> draws of the model, the same for the
@@ -184,6 +210,11 @@ class Client:
             "seed": seeds(seed),
         }
         return Score(**self._ask("score", **inputs))
+
+    def explain(self, image: ArrayLike, seed: ArrayLike) -> Explanation:
+        """As `score`, of the same draws, and by pixel and dimension."""
+        inputs = {"image": pixels(image), "seed": seeds(seed)}
+        return Explanation(**self._ask("explain", **inputs))
 
     def predict(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
         """What any signature answers: output name -> [N, ...]. `z`, `image` and

@@ -37,9 +37,8 @@ def export(
     keep: int | None = None,
     trained_on: dict[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel with the signatures `decode` (= `serving_default`),
-    `encode`, `sample`, `sample_png`, `reconstruct` and `score`; where there is
-    no encoder (`LocalVAE`), `decode`, `sample` and `sample_png` alone.
+    """Writes a SavedModel with the signatures of `serving.signatures`, of which
+    `decode` is the default.
 
     The bundle is written to a hidden directory, run in a fresh process as
     TensorFlow Serving would run it, and renamed to its version number only if

@@ -11,12 +11,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from vae_tf import objectives
+from vae_tf.decoder import log_prob_of_pixels
 from vae_tf.evaluation.moments import importance_moments
 from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.refusals import in_support
+from vae_tf.serving import rows
 from vae_tf.vae import VAE
 
-Signature = tuple[Callable[..., dict[str, tf.Tensor]], list[tf.TensorSpec]]
+Signature = tuple[Callable[..., rows.Outputs], list[tf.TensorSpec]]
 PNG_CHANNELS = (1, 2, 3, 4)
 # Floats of an image's draws decoded together by `score`, which bounds its
 # memory per image: eight draws of MNIST, one of 64x64 RGB.
@@ -37,38 +40,52 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
 
     def decode(z):
         """z [N, D] -> the mean of p(x|z) [N, H, W, C]."""
-        z = _rows(z, latent_dim)
+        z = rows.require(z, latent_dim)
         return {
-            "image": _rows_where(tf.math.is_finite(z), vae.decoder(z).mean())
+            "image": rows.where(tf.math.is_finite(z), vae.decoder(z).mean())
         }
+
+    def decode_sample(z, seed):
+        """z [N, D] and seeds [N] -> x ~ p(x|z) [N, H, W, C]; of the z that
+        `sample` gives for these seeds, the images that it gives.
+        """
+        z = rows.require(z, latent_dim)
+        _, x_keys = z_and_x_keys(rows.keys_of(seed, "z", z))
+        image = drawn(vae.decoder.parameters(z), x_keys)
+        return {"image": rows.where(tf.math.is_finite(z), image)}
 
     def encode(image):
         """x [N, H, W, C] in [0, 1] -> mean and standard deviation of q(z|x),
         [N, D] each.
         """
-        image = _rows(image, *image_shape)
-        posterior = vae.encoder(image)
+        image = rows.require(image, *image_shape)
+        posterior, valid = vae.encoder(image), rows.in_range(image)
         return {
-            "mean": _rows_where(_in_range(image), posterior.mean()),
-            "stddev": _rows_where(_in_range(image), posterior.stddev()),
+            "mean": rows.where(valid, posterior.mean()),
+            "stddev": rows.where(valid, posterior.stddev()),
         }
+
+    def encode_sample(image, seed):
+        """x [N, H, W, C] in [0, 1] and seeds [N] -> z ~ q(z|x) [N, D]."""
+        image = rows.require(image, *image_shape)
+        keys = rows.keys_of(seed, "image", image)
+        noise = rows.normal(keys, rows.POSTERIOR, (1, latent_dim))
+        (z,) = tf.unstack(
+            objectives.reparameterize(
+                vae.encoder(image), tf.transpose(noise, (1, 0, 2))
+            ),
+            num=1,
+        )
+        return {"z": rows.where(rows.in_range(image), z)}
 
     def sample(seed):
         """Seeds [N] -> z ~ p(z) [N, D], the mean of p(x|z) and x ~ p(x|z), [N,
         H, W, C] each.
         """
         z, x_keys = latents(seed)
-        likelihood, parameters = (
-            vae.decoder.likelihood,
-            vae.decoder.parameters(z),
-        )
-        image = tf.map_fn(
-            lambda row: likelihood.distribution(row[0]).sample(seed=row[1]),
-            (parameters, x_keys),
-            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
-        )
-        mean = likelihood.distribution(parameters).mean()
-        return {"z": z, "mean": mean, "image": image}
+        parameters = vae.decoder.parameters(z)
+        mean = vae.decoder.likelihood.distribution(parameters).mean()
+        return {"z": z, "mean": mean, "image": drawn(parameters, x_keys)}
 
     def sample_png(seed):
         """Seeds [N] -> the mean of p(x|z), z ~ p(z), as PNG [N]."""
@@ -86,79 +103,99 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         """x [N, H, W, C] in [0, 1] -> the mean of p(x|z) at the mean of q(z|x),
         [N, H, W, C].
         """
-        image = _rows(image, *image_shape)
-        return {"image": _rows_where(_in_range(image), vae(image))}
+        image = rows.require(image, *image_shape)
+        return {"image": rows.where(rows.in_range(image), vae(image))}
 
     def score(image, seed):
         """x [N, H, W, C] that p(x|z) gives probability, and seeds [N] -> the
         ELBO, its terms and log p(x), [N] each, in nats; see
         `importance.estimate`.
         """
-        image, keys = _rows(image, *image_shape), _keys(seed)
-        tf.debugging.assert_equal(
-            tf.shape(image)[0],
-            tf.shape(keys)[0],
-            "image, seed: expected as many images as seeds",
-        )
+        image = rows.require(image, *image_shape)
+        return bounds(image, vae.encoder(image), seed)
+
+    def explain(image, seed):
+        """As `score`, and what the terms are made of: E_q[log p(x_i|z)] of each
+        pixel [N, H, W, C] where the likelihood says it, and KL(q(z_d|x) ||
+        p(z_d)) [N, D] where q and p factorise.
+        """
+        image = rows.require(image, *image_shape)
+        posterior = vae.encoder(image)
+        any_likelihood = vae.decoder(tf.zeros((1, latent_dim)))
+        by_pixel = log_prob_of_pixels(any_likelihood, image[:1]) is not None
+        outputs = bounds(image, posterior, seed, by_pixel)
+        if vae.encoder.factorizes and vae.prior.factorizes:
+            outputs["kl_per_dimension"] = rows.where(
+                scored(image),
+                objectives.kl_per_dimension(
+                    posterior, vae.prior_distribution()
+                ),
+            )
+        return outputs
+
+    def bounds(image, posterior, seed, by_pixel=False):
+        keys = rows.keys_of(seed, "image", image)
         at_once = max(1, FLOATS_AT_ONCE // math.prod(image_shape))
         at_once = min(at_once, num_importance_samples)
 
         def noise(chunk):
             # A row's own draws, whatever stands beside it: [at_once, N, D].
-            rows = tf.map_fn(
-                lambda key: tf.random.stateless_normal(
-                    (at_once, latent_dim),
-                    tf.random.experimental.stateless_fold_in(key, chunk),
-                ),
-                keys,
-                fn_output_signature=tf.TensorSpec(
-                    (at_once, latent_dim), tf.float32
-                ),
+            return tf.transpose(
+                rows.normal(keys, chunk, (at_once, latent_dim)), (1, 0, 2)
             )
-            return tf.transpose(rows, (1, 0, 2))
 
         moments = importance_moments(
             vae,
             image,
-            vae.encoder(image),
+            posterior,
             vae.prior_distribution(),
             num_importance_samples,
             at_once,
             noise,
+            by_pixel=by_pixel,
         )
         log_k = tf.math.log(float(num_importance_samples))
-        valid = _in_range(image) & in_support(
-            image, vae.decoder.likelihood.support
-        )
+        reconstruction, of_pixels = moments.reconstruction, {}
+        if by_pixel:
+            of_pixels["reconstruction_per_pixel"] = reconstruction
+            reconstruction = tf.reduce_sum(reconstruction, (1, 2, 3))
         return {
-            name: _rows_where(valid, value)
+            name: rows.where(scored(image), value)
             for name, value in {
-                "elbo": moments.reconstruction - moments.kl,
-                "reconstruction": moments.reconstruction,
+                "elbo": reconstruction - moments.kl,
+                "reconstruction": reconstruction,
                 "kl": moments.kl,
                 "log_marginal_likelihood": moments.log_sum - log_k,
+                **of_pixels,
             }.items()
         }
+
+    def scored(image):
+        """Whether p(x|z) gives each pixel probability."""
+        support = vae.decoder.likelihood.support
+        return rows.in_range(image) & in_support(image, support)
 
     def latents(seed):
         """Seeds [N] -> z ~ p(z) [N, D], and keys [N, 2] for draws of x."""
         prior = vae.prior_distribution()
-
+        z_keys, x_keys = z_and_x_keys(rows.keys(seed))
         # Row by row, because one key for the whole batch would let a row
         # depend on its place in it.
-        def draw(key):
-            z_key, x_key = tf.unstack(
-                tf.random.experimental.stateless_split(key, 2)
-            )
-            return prior.sample(seed=z_key), x_key
+        z = tf.map_fn(
+            lambda key: prior.sample(seed=key),
+            z_keys,
+            fn_output_signature=tf.TensorSpec((latent_dim,), tf.float32),
+        )
+        return z, x_keys
 
+    def drawn(parameters, keys):
+        """Parameters of p(x|z) of each row and keys [N, 2] -> x ~ p(x|z)."""
         return tf.map_fn(
-            draw,
-            _keys(seed),
-            fn_output_signature=(
-                tf.TensorSpec((latent_dim,), tf.float32),
-                tf.TensorSpec((2,), tf.int32),
+            lambda row: vae.decoder.likelihood.distribution(row[0]).sample(
+                seed=row[1]
             ),
+            (parameters, keys),
+            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
 
     z = tf.TensorSpec((None, latent_dim), tf.float32, "z")
@@ -167,48 +204,27 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
     functions: dict[str, Signature] = {
         "decode": (decode, [z]),
         "serving_default": (decode, [z]),
-        "encode": (encode, [image]),
+        "decode_sample": (decode_sample, [z, seed]),
         "sample": (sample, [seed]),
-        "sample_png": (sample_png, [seed]),
+    }
+    if image_shape[-1] in PNG_CHANNELS:
+        functions["sample_png"] = (sample_png, [seed])
+    if isinstance(vae, LocalVAE):
+        return functions
+    return functions | {
+        "encode": (encode, [image]),
+        "encode_sample": (encode_sample, [image, seed]),
         "reconstruct": (reconstruct, [image]),
         "score": (score, [image, seed]),
+        "explain": (explain, [image, seed]),
     }
-    if image_shape[-1] not in PNG_CHANNELS:
-        del functions["sample_png"]
-    if isinstance(vae, LocalVAE):
-        for name in ("encode", "reconstruct", "score"):
-            del functions[name]
-    return functions
 
 
-def _rows(value: tf.Tensor, *row: int) -> tf.Tensor:
-    """`value`, which is [N, *row] with N >= 1, or the request is an
-    INVALID_ARGUMENT.
-    """
-    value = tf.ensure_shape(value, (None, *row))
-    tf.debugging.assert_positive(
-        tf.shape(value)[0], "expected at least one row, received none"
+def z_and_x_keys(keys: tf.Tensor) -> list[tf.Tensor]:
+    """Keys [N, 2] -> those of draws of z and of x, [N, 2] each."""
+    pairs = tf.map_fn(
+        lambda key: tf.random.experimental.stateless_split(key, 2),
+        keys,
+        fn_output_signature=tf.TensorSpec((2, 2), tf.int32),
     )
-    return value
-
-
-def _keys(seed: tf.Tensor) -> tf.Tensor:
-    """Seeds int64 [N] -> [N, 2]: an int64 is the pair of int32 that
-    TensorFlow's stateless generators take.
-    """
-    return tf.bitcast(_rows(seed), tf.int32)
-
-
-def _in_range(image: tf.Tensor) -> tf.Tensor:
-    return (image >= 0) & (image <= 1)  # false for NaN
-
-
-def _rows_where(valid: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
-    """`output` [N, ...] as float32, with NaN in the rows where any of `valid`
-    [N, ...] is false.
-    """
-    rows = tf.reduce_all(valid, axis=range(1, valid.shape.rank))
-    rows = tf.reshape(
-        rows, (-1, *[1] * (output.shape.rank - 1))
-    )  # [N] -> [N, 1, ...]
-    return tf.where(rows, tf.cast(output, tf.float32), float("nan"))
+    return tf.unstack(pairs, axis=1)
