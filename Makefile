@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: train serve test test-slow lint format lock clean
+.PHONY: train explore serve test test-slow lint format lock clean
 
 train: $(READY)
 	$(VENV)/bin/python train.py --latent_dim 2
+
+# A page on which you walk through the latent space of the newest run.
+explore: $(READY)
+	$(VENV)/bin/python -m vae_tf.explorer
 
 # With TensorFlow Serving, or its docker image; else says what to install.
 serve:
@@ -35,7 +39,7 @@ format: $(READY)
 
 # One lock file for every Python that pyproject.toml claims; needs uv (pip install uv).
 lock:
-	uv pip compile --universal --python-version 3.10 --extra dev --no-header pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.10 --extra dev --extra explorer --no-header pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV)

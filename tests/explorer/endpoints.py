@@ -12,10 +12,11 @@ from vae_tf.serving.client import Client
 class Exported(tf.test.TestCase):
     @classmethod
     def export(cls, vae):
-        """A client of `vae`, in this process."""
+        """A client of `vae`; `export_dir` is where its bundle lies."""
         place = tempfile.TemporaryDirectory()
         cls.addClassCleanup(place.cleanup)
         bundle = vae_tf.export(vae, pathlib.Path(place.name))
         client = Client(f"bundle:{bundle}")
         cls.addClassCleanup(client.close)
+        client.export_dir = bundle.parent
         return client

@@ -1,6 +1,8 @@
 import base64
 import io
 import json
+import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,8 @@ from vae_tf.explorer.server import Explorer
 from vae_tf.explorer.survey import survey
 from vae_tf.pictures import latent_points
 
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "vae_tf/explorer/page"
 PREDICT = "/v1/models/vae:predict"
 
 
@@ -53,7 +57,8 @@ class ServerTest(Exported):
     def test_planes(self):
         found = self.get("/plane?x=1&y=0")
         self.assertAllClose(found["means"], self.seen.mean[:, ::-1], atol=1e-3)
-        self.assertAllClose(found["samples"], self.seen.sample[:, ::-1], 1e-3)
+        samples = self.seen.sample[:, ::-1]
+        self.assertAllClose(found["samples"], samples, atol=1e-3)
         self.assertEqual(found["labels"], self.labels.tolist())
         self.assertEqual(found["axes"], [[0, 1], [1, 0]])
         self.assertLen(found["contours"], 3)
@@ -137,10 +142,10 @@ class ServerTest(Exported):
     def test_refuses_with_a_line(self):
         for path, body, words in (
             (PREDICT, {"inputs": {"z": [[0.0]]}}, "z: expected"),
-            (PREDICT, {"inputs": 3}, "inputs: expected"),
+            (PREDICT, {"inputs": 3}, "inputs: exp"),
             (PREDICT, [], "body: expected a JSON object"),
-            (PREDICT, {"signature_name": [], "inputs": {}}, "expected"),
-            (PREDICT, {"inputs": {"z": [{"b64": 3}]}}, "inputs: expected"),
+            (PREDICT, {"signature_name": [], "inputs": {}}, "inputs: exp"),
+            (PREDICT, {"inputs": {"z": [{"b64": 3}]}}, "inputs: exp"),
             (PREDICT, {"inputs": {"z": "text"}}, "z: expected"),
             (PREDICT, {"inputs": {}}, "expected"),
             ("/way", {"start": [0]}, "start, stop: expected"),
@@ -163,6 +168,29 @@ class ServerTest(Exported):
     def test_answers_pages_of_this_machine_alone(self):
         reply = self.page.get("/model", headers={"Host": "example.com"})
         self.assertEqual(reply.status_code, 400)
+
+    def test_both_languages_are_whole(self):
+        found = json.loads((PAGE / "words.json").read_text())
+        rows = {}
+        for line in (ROOT / "docs/glossary.md").read_text().splitlines():
+            cells = re.split(r"(?<!\\)\|", line.replace("---", ""))[1:-1]
+            if len(cells) == 4 and cells[0].strip() not in ("", "term"):
+                term, network, probability, _ = (
+                    cell.strip().replace("\\|", "|") for cell in cells
+                )
+                rows[term] = {"network": network, "probability": probability}
+        self.assertEqual(found["glossary"], rows)
+        sources = "".join(
+            path.read_text()
+            for path in PAGE.iterdir()
+            if path.suffix != ".json"
+        )
+        for key, word in found["words"].items():
+            self.assertNotEqual(word["network"], word["probability"], key)
+            self.assertIn(word["term"], rows)
+            self.assertIn(f'"{key}"', sources)
+        for key in re.findall(r'data-word="(\w+)"', sources):
+            self.assertIn(key, found["words"])
 
 
 if __name__ == "__main__":

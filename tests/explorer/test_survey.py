@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import tensorflow as tf
 from endpoints import Exported
@@ -24,9 +26,9 @@ class SurveyTest(Exported):
         self.assertAllEqual(seen.labels, labels)
         self.assertTrue(seen.are_held_out)
         # KL(N(m, s^2) || N(0, 1)) of each dimension.
-        kl = (
-            seen.mean**2 + seen.stddev**2 - 1 - 2 * np.log(seen.stddev)
-        ).mean(0) / 2
+        kl = (seen.mean**2 + seen.stddev**2 - 1 - 2 * np.log(seen.stddev)).mean(
+            0
+        ) / 2
         self.assertAllClose(seen.per_dimension, kl, rtol=1e-4)
         self.assertIn("KL", seen.per_dimension_name)
         apart = (seen.sample - seen.mean) / seen.stddev
@@ -43,7 +45,7 @@ class SurveyTest(Exported):
         )
 
     def test_of_many_images_takes_as_many_as_can_be_asked_for(self):
-        with tf.test.mock.patch.object(rooms, "MAX_PIXELS", 120):
+        with mock.patch.object(rooms, "MAX_PIXELS", 120):
             seen = survey(self.client, random_bits(30), np.arange(30))
         self.assertLen(seen.images, 10)
         self.assertLen(seen.labels, 10)
@@ -55,9 +57,12 @@ class SurveyTest(Exported):
         self.assertIn("variance", seen.per_dimension_name)
 
     def test_a_model_without_an_encoder(self):
-        table = vae_tf.PosteriorTable(2, 4)
-        decoder = vae_tf.Decoder((4, 3, 1), hidden_units=(5,))
-        client = self.export(vae_tf.LocalVAE(table, decoder))
+        vae = vae_tf.LocalVAE(
+            vae_tf.PosteriorTable(2, 3),
+            vae_tf.Decoder((4, 3, 1), hidden_units=(5,)),
+            vae_tf.PosteriorTable(2, 3, trainable=False),
+        )
+        client = self.export(vae)
         seen = survey(client, random_bits(4))
         self.assertFalse(seen.are_held_out)
         self.assertAllEqual(seen.mean, client.sample(range(300)).z)

@@ -98,6 +98,7 @@ def _listening(port: int) -> socket.socket:
         raise UserError(
             f"--port: expected a free one, received {port} ({error.strerror})."
         ) from None
+    listener.listen()  # Who comes before the server waits.
     return listener
 
 
@@ -146,7 +147,8 @@ def explore(given: dict[str, Any]) -> None:
             )
             if settings.browser:
                 threading.Timer(0.5, webbrowser.open, (address,)).start()
-            server.run(sockets=[listener])
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
 
 
 def main() -> None:

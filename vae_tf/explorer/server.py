@@ -167,12 +167,13 @@ class Explorer:
     def predict(self, given: dict[str, Any]) -> Response:
         """{"signature_name", "inputs"}, as TensorFlow Serving takes it."""
         inputs = given.get("inputs")
-        if not isinstance(inputs, dict):
+        name = given.get("signature_name", "serving_default")
+        if not isinstance(inputs, dict) or not isinstance(name, str):
             raise InvalidRequest(
-                'inputs: expected {"name": rows}, received none.'
+                'signature_name, inputs: expected a name and {"name": rows}, '
+                "received others."
             )
         inputs = {key: _unpacked(rows) for key, rows in inputs.items()}
-        name = given.get("signature_name", "serving_default")
         outputs = self.client.predict(name, **inputs)
         # The server leaves out a single name.
         bare = len(outputs) == 1

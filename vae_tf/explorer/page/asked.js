@@ -1,6 +1,7 @@
 // What was asked: the curl line and the Python lines that would ask the same of
 // TensorFlow Serving.
 const MAX_LINE = 60000; // characters: a shell takes no more than 128 KiB
+const PAUSE = 80; // milliseconds
 const place = { url: "http://127.0.0.1:8501", model: "vae" };
 let last = null, waiting = false;
 
@@ -8,15 +9,15 @@ export function setPlace(url, model) {
   Object.assign(place, { url: url.replace(/\/+$/, ""), model });
 }
 
-// At most once a frame: the pointer asks faster than anybody reads.
+// Now and then: the pointer asks faster than anybody reads.
 export function show(body) {
   last = body;
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => {
     waiting = false;
     write(last);
-  });
+  }, PAUSE);
 }
 
 function write(body) {

@@ -22,7 +22,7 @@ export function wireChosen({ state, view, goTo, action, planeListeners }) {
 
   async function choose(image, label) {
     if (!has("encode")) {
-      throw new Error("This model has no encoder for images: each image of training has a posterior of its own.");
+      throw new Error(words.said("no_encoder"));
     }
     const encoded = await predict("encode", { image: [image] }, { quiet: true });
     const reconstruction = await predict("reconstruct", { image: [image] }, { quiet: true });
@@ -30,7 +30,7 @@ export function wireChosen({ state, view, goTo, action, planeListeners }) {
     const terms = await predict(has("explain") ? "explain" : "score", asked);
     found = { image, label, mean: encoded.mean[0], stddev: encoded.stddev[0], terms,
       reconstruction: reconstruction.image[0], draws: null };
-    if (found.mean.includes(null)) throw new Error("The model has no posterior for this image: a pixel is outside [0, 1].");
+    if (found.mean.includes(null)) throw new Error("A pixel of this image is outside [0, 1].");
     if (has("encode_sample")) {
       const size = state.model.image_shape.reduce((a, b) => a * b);
       const rows = Math.max(DECODED, Math.min(DRAWS, Math.floor(MAX_NUMBERS / size)));

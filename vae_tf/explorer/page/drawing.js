@@ -15,8 +15,8 @@ export function wireDrawing({ state, action, chosen }) {
   byId("ink").parentElement.hidden = channels < 3;
   if (!state.model.signatures.includes("encode_bytes")) {
     byId("own").hidden = true;
-    byId("own-about").textContent =
-      "This model takes no files: it has no encoder for images, or was exported by an earlier version.";
+    byId("own-about").append(words.spoken("no_files"));
+    words.translate(byId("own-about"));
     return;
   }
   byId("own-about").append("Draw with pointer or finger, or drop a file on the page. ", words.spoken("own"));

@@ -41,3 +41,5 @@ export function spoken(key) {
   element.dataset.word = key;
   return element;
 }
+
+export const said = (key) => known.words[key][language];
