@@ -112,7 +112,7 @@ def contours(
         {
             "mass": mass,
             "lines": [
-                np.round(line, 3).tolist()
+                np.round(np.asarray(line, float), 3).tolist()
                 for line in generator.lines(
                     falling[np.searchsorted(reached, mass)]
                 )

@@ -239,11 +239,14 @@ def _plain(value: Any) -> Any:
         return {key: _plain(one) for key, one in value.items()}
     if not isinstance(value, np.ndarray | np.generic):
         return value
-    if value.dtype == object:  # of bytes
-        return [{"b64": base64.b64encode(one).decode()} for one in value]
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        return np.where(np.isfinite(value), value, None).tolist()
-    return value.tolist()
+    array = np.asarray(value)
+    if array.dtype == object:  # of bytes
+        return [{"b64": base64.b64encode(one).decode()} for one in array]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        wrong = ~np.isfinite(array)
+        array = array.astype(object)
+        array[wrong] = None
+    return array.tolist()
 
 
 def _unpacked(rows: Any) -> Any:
