@@ -55,6 +55,8 @@ class WheelTest(tf.test.TestCase):
         self.assertRegex(out, r"log_marginal_likelihood +-\d")
         run(commands / "vae-report")
         self.assertTrue((directory / "empty/runs/latest/report.html").is_file())
+        self.assertIn("--bundle", run(commands / "vae-explorer", "--help"))
+        self.assertTrue((packages / "vae_tf/explorer/page/main.js").is_file())
         run(commands / "vae-export")
         bundle = directory / "empty/saved_models/vae/1/saved_model.pb"
         self.assertTrue(bundle.is_file())
