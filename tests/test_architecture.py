@@ -83,6 +83,7 @@ HOUSE = {
         "measures",
         "inferred",
         "snapshots",
+        "sheet",
         "gallery",
     ],
     "runs": [
@@ -96,6 +97,7 @@ HOUSE = {
         "directory",
         "checkpoints",
         "callbacks",
+        "report_plane",
         "report",
         "measurement",
         "comparing",

@@ -50,9 +50,11 @@ class ReportTest(FinishedRun):
     def test_training_leaves_pictures_animations_and_a_page(self):
         found = {path.name for path in (self.finished / "figures").iterdir()}
         self.assertEqual(
-            found, {name for name, _, _ in report.FIGURES} | {"snapshots"}
+            found,
+            {name for name, _, _ in report.FIGURES}
+            | {"snapshots", "plane.npz"},
         )
-        for name in found - {"snapshots"}:
+        for name in found - {"snapshots", "plane.npz"}:
             with Image.open(self.finished / "figures" / name) as picture:
                 frames = getattr(picture, "n_frames", 1)
                 self.assertEqual(frames, 3 if name.endswith("gif") else 1)
@@ -60,7 +62,7 @@ class ReportTest(FinishedRun):
     def test_the_page_needs_nothing_beside_it(self):
         page = self.page()
         self.assertEmpty(page.open)  # every element is closed
-        self.assertLen(page.images, len(report.FIGURES))
+        self.assertLen(page.images, len(report.FIGURES) + 1)  # and the plane
         for image in page.images:
             self.assertGreater(len(image["alt"]), 10)
         for address in page.loads:
@@ -85,7 +87,7 @@ class ReportTest(FinishedRun):
         result = vae_tf.evaluate_run(run_dir, num_importance_samples=20)
         page = self.page(run_dir)
         self.assertEmpty(page.open)
-        self.assertLen(page.images, len(report.FIGURES) + 1)
+        self.assertLen(page.images, len(report.FIGURES) + 2)
         self.assertTrue((run_dir / "figures/evaluation_test.png").is_file())
         text = " ".join(page.text)
         self.assertNotIn("has not been measured", text)
@@ -143,11 +145,14 @@ class ReportTest(FinishedRun):
         expected = {
             path.name: np.asarray(Image.open(path).convert("RGB"))
             for path in (run_dir / "figures").glob("*.*")
+            if path.name != "plane.npz"
         }
-        for name in expected:
+        page = report.write(run_dir).read_bytes()
+        for name in [*expected, "plane.npz"]:
             (run_dir / "figures" / name).unlink()
         (run_dir / "report.html").unlink()
         report.report_run(run_dir)
+        self.assertTrue((run_dir / "report.html").read_bytes() == page)
         for name, picture in expected.items():
             again = Image.open(run_dir / "figures" / name).convert("RGB")
             self.assertAllEqual(np.asarray(again), picture)
@@ -187,6 +192,6 @@ class FewImagesTest(parameterized.TestCase, tf.test.TestCase):
             )
         )
         page = Page((run.run_dir / "report.html").read_text())
-        # There is nothing to go to from a single image.
-        self.assertLen(page.images, len(report.FIGURES) - 1)
+        # There is nothing to go to from a single image; there is the plane.
+        self.assertLen(page.images, len(report.FIGURES) - 1 + 1)
         self.assertFalse((run.run_dir / "figures/interpolations.png").exists())

@@ -14,21 +14,41 @@ from PIL import Image
 
 from vae_tf.data.files import written_atomically
 from vae_tf.pictures import figures
+from vae_tf.pictures.sheet import Sheet
 from vae_tf.pictures.snapshots import Snapshot
 from vae_tf.settings import UserError
 
 FIGURES = "figures"
 SNAPSHOTS = "snapshots"
+PLANE = "plane.npz"
 ANIMATED = ("posterior", "prior_predictive")
 
 
 def record(run_dir: pathlib.Path, snapshot: Snapshot) -> None:
     """Writes a snapshot, from which its pictures can be drawn at any time."""
-    path = run_dir / FIGURES / SNAPSHOTS / f"epoch-{snapshot.epoch:05d}.npz"
+    name = f"epoch-{snapshot.epoch:05d}.npz"
+    _save(run_dir / FIGURES / SNAPSHOTS / name, snapshot)
+
+
+def record_plane(run_dir: pathlib.Path, sheet: Sheet) -> None:
+    """Writes a sheet, from which a page shows the plane."""
+    _save(run_dir / FIGURES / PLANE, sheet)
+
+
+def _save(path: pathlib.Path, arrays: Snapshot | Sheet) -> None:
     with _or_without(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as temporary:
-            snapshot.save(temporary)
+            arrays.save(temporary)
+
+
+def recorded_plane(run_dir: pathlib.Path) -> Sheet | None:
+    """The sheet of a run; None where there is none, or a damaged one."""
+    path = run_dir / FIGURES / PLANE
+    if path.is_file():
+        with _or_without(path):
+            return Sheet.load(path)
+    return None
 
 
 @contextlib.contextmanager

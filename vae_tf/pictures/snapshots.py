@@ -1,6 +1,7 @@
 """A model and held-out images -> the arrays that its pictures are made of."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,14 +71,7 @@ class Snapshot(NamedTuple):
         Raises:
           UserError: the file is damaged.
         """
-        try:
-            arrays = unpacked(path, MAX_BYTES)
-            values: dict[str, Any] = {n: arrays[n] for n in cls._fields}
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{path}: expected a snapshot, received a damaged file "
-                f"({error})."
-            ) from None
+        values: dict[str, Any] = stored(path, cls._fields)
         return cls(
             **values
             | {
@@ -87,6 +81,22 @@ class Snapshot(NamedTuple):
                 "factorizes": bool(values["factorizes"]),
             }
         )
+
+
+def stored(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in an `.npz` file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        arrays = unpacked(path, MAX_BYTES)
+        return {name: arrays[name] for name in names}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected what was drawn, received a damaged file "
+            f"({error})."
+        ) from None
 
 
 def held_out(data: Data) -> HeldOut:

@@ -15,7 +15,14 @@ import numpy as np
 
 import vae_tf
 from vae_tf.config import SPLITS
-from vae_tf.pictures import figures, gallery, latent_points, snapshots
+from vae_tf.pictures import (
+    figures,
+    gallery,
+    latent_points,
+    sheet,
+    snapshots,
+)
+from vae_tf.runs import report_plane
 from vae_tf.runs.directory import (
     METRICS,
     best,
@@ -173,6 +180,7 @@ def redraw(
     gallery.write(run_dir, pictures)
     if recorded:
         gallery.animate(run_dir, recorded)
+    gallery.record_plane(run_dir, sheet.take(vae, held, last))
 
 
 def _traversals(vae, held, snapshot):
@@ -199,8 +207,8 @@ def _interpolations(vae, held):
 
 
 def write(run_dir: str | os.PathLike) -> pathlib.Path:
-    """Writes `report.html` of what is in a run: settings, metrics, evaluations
-    and figures.
+    """Writes `report.html` of what is in a run: settings, metrics, evaluations,
+    the latent plane and figures.
 
     Returns:
       The page's path.
@@ -228,6 +236,7 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
             f"dequantization {run['dequantization']}."
         ),
         results=_results(run_dir, history, measured),
+        plane=report_plane.section(run_dir),
         composition=_compositions(run_dir, measured),
         inference=_inference(run_dir, measured),
         figures="\n".join(
