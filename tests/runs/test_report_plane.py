@@ -133,7 +133,7 @@ class ReportPlaneTest(parameterized.TestCase, tf.test.TestCase):
             tiles=tiles.astype(np.uint8),
             points=generator.uniform(-2, 4, (sheet.MAX_POINTS, 2)),
             labels=generator.integers(0, 10, sheet.MAX_POINTS),
-            prior_points=generator.uniform(-2, 4, (sheet.MAX_PRIOR_POINTS, 2)),
+            prior_points=generator.uniform(-2, 4, (sheet.MAX_POINTS, 2)),
         )
         self.assertBetween(len(text), 700_000, 999_999)
 

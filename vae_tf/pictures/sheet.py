@@ -12,18 +12,24 @@ from PIL import Image
 
 from vae_tf.inference.held_out import validation_posterior
 from vae_tf.pictures import figures
-from vae_tf.pictures.snapshots import BATCH_SIZE, HeldOut, Snapshot, stored
+from vae_tf.pictures.snapshots import (
+    BATCH_SIZE,
+    MAX_PIXELS,
+    HeldOut,
+    Snapshot,
+    stored,
+)
 from vae_tf.vae import VAE
 
 LIMIT = 3.5  # standard deviations of N(0, I) that are shown in any case
-MAX_POINTS, MAX_PRIOR_POINTS = 2000, 500
+MAX_POINTS = 2000
 MAX_TILE = 64  # pixels of a decoded mean along its longer side
 # Values of z along an axis. So few of the largest tiles fit however little
 # they compress.
 FEWEST, MOST = 7, 33
 MOST_OF_A_LINE = 129
 MAX_BYTES = 680_000  # of the image of all tiles; a third more as text
-DECODED = 64  # at a time
+MAX_DECODED = 64  # at a time
 
 
 class Sheet(NamedTuple):
@@ -96,7 +102,7 @@ def take(vae: VAE, held: HeldOut, snapshot: Snapshot) -> Sheet:
             tiles = finer
             break
         count -= 2
-    kept = np.isfinite(snapshot.points).all(1).nonzero()[0][:MAX_POINTS]
+    kept = _thinned(np.flatnonzero(np.isfinite(snapshot.points).all(1)))
     return Sheet(
         latent_dim,
         low,
@@ -104,8 +110,16 @@ def take(vae: VAE, held: HeldOut, snapshot: Snapshot) -> Sheet:
         tiles,
         snapshot.points[kept],
         snapshot.labels[kept] if len(snapshot.labels) else snapshot.labels,
-        snapshot.prior_points[:MAX_PRIOR_POINTS],
+        _thinned(snapshot.prior_points),
     )
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    """`MAX_POINTS` of the rows at most, from the first to the last one: the
+    order of images is an axis where there is one dimension.
+    """
+    places = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS))
+    return rows[places.astype(int)]
 
 
 def rectangle(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
@@ -142,9 +156,11 @@ def _means(vae: VAE, z: np.ndarray) -> np.ndarray:
     height, width = vae.decoder.image_shape[:2]
     share = min(1, MAX_TILE / max(height, width))
     size = [max(1, round(share * side)) for side in (height, width)]
+    affordable = max(1, MAX_PIXELS // math.prod(vae.decoder.image_shape))
+    step = min(MAX_DECODED, affordable)
     tiles = []
-    for first in range(0, len(z), DECODED):
-        means = vae.decoder(tf.constant(z[first : first + DECODED])).mean()
+    for first in range(0, len(z), step):
+        means = vae.decoder(tf.constant(z[first : first + step])).mean()
         if share < 1:
             means = tf.image.resize(means, size, "area")
         tiles.append(np.round(255 * np.clip(means, 0, 1)).astype(np.uint8))
