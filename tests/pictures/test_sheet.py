@@ -1,4 +1,5 @@
 import pathlib
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -92,6 +93,18 @@ class SheetTest(parameterized.TestCase, tf.test.TestCase):
         rows, columns = found.tiles.shape[:2]
         self.assertEqual(rows, columns)
         self.assertBetween(rows, 7, 32)
+
+    def test_what_compresses_less_than_a_few_tiles_promised(self):
+        generator = np.random.default_rng(0)
+
+        def means(vae, z):
+            most = 1 if len(z) == sheet.FEWEST**2 else 256
+            return generator.integers(0, most, (len(z), 28, 28, 1), np.uint8)
+
+        with mock.patch.object(sheet, "_means", means):
+            found = taken(small_vae())
+        self.assertEqual(found.tiles.shape[:2], (29, 29))  # not 33, nor 31
+        self.assertLess(len(found.png()), 680_000)
 
     def test_large_images_are_averaged_down(self):
         vae, held = noisy_vae(128, 96, 1)
