@@ -110,6 +110,7 @@ class SheetTest(parameterized.TestCase, tf.test.TestCase):
         vae, held = noisy_vae(128, 96, 1)
         found = taken(vae, held)
         self.assertEqual(found.tiles.shape[2:], (64, 48, 1))
+        self.assertAllEqual(found.pixels, (128, 96))
         z = np.array([[found.low[0], found.high[1]]], np.float32)
         mean = np.clip(vae.decoder(z).mean()[0], 0, 1)
         expected = mean.reshape(64, 2, 48, 2, 1).mean((1, 3))

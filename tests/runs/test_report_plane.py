@@ -23,6 +23,7 @@ def random_sheet(**changes):
         low=np.array([-4.0, -2.0]),
         high=np.array([4.0, 6.0]),
         tiles=tiles.astype(np.uint8),
+        pixels=np.array([6, 4]),
         points=np.array([[-2.0, 2.0], [0.0, 0.0], [3.0, 5.0]]),
         labels=np.array([3, 7, 7]),
         prior_points=np.zeros((0, 2)),
@@ -81,6 +82,7 @@ class ReportPlaneTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(self.section(), text)
         self.assertNotIn(str(self.run_dir), text)
         self.assertNotIn("$", text)
+        self.assertNotIn("pixels, ", text)  # All of them show.
 
     @parameterized.parameters(
         ({}, "circles at 1, 2 and 3 standard deviations", "5 x 5 values"),
@@ -89,6 +91,7 @@ class ReportPlaneTest(parameterized.TestCase, tf.test.TestCase):
             "in grey, draws from",
             "M625 625h0",
         ),
+        ({"pixels": np.array([12, 8])}, "Of 12 x 8 pixels, 6 x 4", "#332288"),
         ({"latent_dim": 9}, "Of 9 dimensions, the plane through", "axis 1"),
         ({"labels": np.zeros(0)}, "3 images that were held out; ", "#332288"),
         ({"labels": np.array([3, 4, 40])}, "coloured by class", "#44aa99"),

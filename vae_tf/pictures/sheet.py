@@ -41,6 +41,7 @@ class Sheet(NamedTuple):
     low: np.ndarray  # the rectangle's lower left corner [2]
     high: np.ndarray  # its upper right one [2]
     tiles: np.ndarray  # uint8 [R, C, h, w, channels]; the top row comes first
+    pixels: np.ndarray  # an image's height and width [2], before they are h, w
     points: np.ndarray  # [N, 2], as in a snapshot, of some thousand at most
     labels: np.ndarray  # [N], or [0] where there are none
     prior_points: np.ndarray  # [M, 2]; [0, 2] for N(0, I)
@@ -108,6 +109,7 @@ def take(vae: VAE, held: HeldOut, snapshot: Snapshot) -> Sheet:
         low,
         high,
         tiles,
+        np.array(vae.decoder.image_shape[:2]),
         snapshot.points[kept],
         snapshot.labels[kept] if len(snapshot.labels) else snapshot.labels,
         _thinned(snapshot.prior_points),

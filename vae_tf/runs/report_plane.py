@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from vae_tf.pictures import figures, gallery
-from vae_tf.pictures.sheet import MAX_TILE, Sheet
+from vae_tf.pictures.sheet import Sheet
 
 SIDE = 1000  # of the drawing, in its own units
 
@@ -83,8 +83,10 @@ def _caption(sheet: Sheet) -> str:
         f"or the arrow keys: decoded at {values} values of z, interpolated "
         "between them."
     )
-    if max(sheet.tiles.shape[2:4]) == MAX_TILE:
-        words += f" It has at most {MAX_TILE} pixels to a side here."
+    height, width = sheet.pixels
+    shown = sheet.tiles.shape[2:4]
+    if shown != (height, width):
+        words += f" Of {height} x {width} pixels, {shown[0]} x {shown[1]} show."
     return words
 
 
