@@ -1,14 +1,13 @@
 import base64
+import contextlib
 import io
 import pathlib
 import re
-import shutil
-import tempfile
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import parameterized
+from browser import browser
 from PIL import Image
 
 from vae_tf.pictures import gallery, sheet
@@ -147,79 +146,43 @@ class BrowserTest(parameterized.TestCase, tf.test.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        try:
-            from selenium import webdriver
-        except ImportError:
-            pytest.skip("needs selenium")
-        programs = [shutil.which(n) for n in ("chromium", "chromedriver")]
-        if not all(programs):
-            pytest.skip("needs Debian's chromium and chromium-driver")
-        directory = tempfile.mkdtemp()
-        cls.addClassCleanup(shutil.rmtree, directory, ignore_errors=True)
-        options = webdriver.ChromeOptions()
-        options.binary_location = programs[0]
-        for argument in (
-            "headless",
-            "no-sandbox",
-            "disable-gpu",
-            "disable-quic",
-            "no-first-run",
-            "disable-background-networking",
-            "disable-component-update",
-            "disable-sync",
-            "window-size=1500,1400",
-            f"user-data-dir={directory}/profile",
-        ):
-            options.add_argument(f"--{argument}")
-        cls.driver = webdriver.Chrome(
-            options, webdriver.ChromeService(programs[1])
-        )
-        cls.addClassCleanup(cls.driver.quit)
-        cls.page = pathlib.Path(directory) / "page.html"
+        stack = contextlib.ExitStack()
+        cls.addClassCleanup(stack.close)
+        chromium = stack.enter_context(browser())
+        size = {"width": 1500, "height": 1400}
+        cls.page = chromium.new_page(viewport=size, has_touch=True)
 
     def shown(self, **changes):
         """Opens a page of a sheet, which it returns."""
         run_dir = pathlib.Path(self.create_tempdir().full_path)
         found = random_sheet(**changes)
         gallery.record_plane(run_dir, found)
-        self.page.write_text(
-            "<!doctype html><meta charset=utf-8><style>body { margin: 0; }"
-            "</style>"
+        self.page.set_content(
+            "<!doctype html><style>body { margin: 0; }</style>"
             + report_plane.section(run_dir)
             + "<style>.plane { margin: 0; grid-template-columns: 1140px 99px; }"
             "</style>"
         )
-        self.driver.get(self.page.as_uri())
-        self.driver.execute_async_script(
-            "document.querySelector('img').decode().then(arguments[0])"
-        )
+        self.page.wait_for_selector("canvas", state="visible")
         return found
 
     def client(self, x, y):
         """Pixels of the window at a place of the drawing."""
-        left, top = self.driver.execute_script(
-            "const box = document.querySelector('svg')"
-            ".getBoundingClientRect(); return [box.left, box.top]"
-        )
-        return {"x": left + 120 + x, "y": top + 20 + y}
+        box = self.page.locator("svg").bounding_box()
+        return {"x": box["x"] + 120 + x, "y": box["y"] + 20 + y}
 
     def move(self, x, y):
-        self.driver.execute_cdp_cmd(
-            "Input.dispatchMouseEvent",
-            {"type": "mouseMoved", **self.client(x, y)},
-        )
+        self.page.mouse.move(**self.client(x, y))
 
     def image(self):
-        content = self.driver.execute_script(
-            "return document.querySelector('canvas').toDataURL()"
+        content = self.page.evaluate(
+            "document.querySelector('canvas').toDataURL()"
         )
         picture = base64.b64decode(content.split(",")[1])
         return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
 
     def says(self):
-        return self.driver.execute_script(
-            "return document.querySelector('output').value"
-        )
+        return self.page.locator("output").inner_text()
 
     def test_on_a_node_its_tile_is_shown(self):
         tiles = self.shown().tiles
@@ -251,30 +214,30 @@ class BrowserTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_arrow_keys_move_it(self):
         tiles = self.shown().tiles
-        plane = self.driver.switch_to.active_element
-        plane.send_keys("\ue004")  # Tab, onto the plane
-        plane = self.driver.switch_to.active_element
-        self.assertEqual(plane.tag_name, "svg")
-        plane.send_keys("\ue014" * 10 + "\ue013" * 10)  # right and up
+        press = self.page.keyboard.press
+        press("Tab")  # onto the plane
+        for key in 10 * ["ArrowRight"] + 10 * ["ArrowUp"]:
+            press(key)
         self.assertEqual(self.says(), "z = (2.00, 4.00)")
         self.assertAllEqual(self.image(), tiles[1, 3])
-        plane.send_keys("\ue008\ue012")  # shift and left
+        press("Shift+ArrowLeft")
         self.assertEqual(self.says(), "z = (1.96, 4.00)")
 
     def test_a_finger_moves_it_and_not_the_page(self):
         tiles = self.shown().tiles
+        session = self.page.context.new_cdp_session(self.page)
         for kind, places in (
             ("touchStart", [self.client(500, 900)]),
             ("touchMove", [self.client(500, 600)]),
             ("touchMove", [self.client(250, 250)]),
             ("touchEnd", []),
         ):
-            self.driver.execute_cdp_cmd(
+            session.send(
                 "Input.dispatchTouchEvent",
                 {"type": kind, "touchPoints": places},
             )
         self.assertAllEqual(self.image(), tiles[1, 1])
-        self.assertEqual(self.driver.execute_script("return scrollY"), 0)
+        self.assertEqual(self.page.evaluate("scrollY"), 0)
 
     def test_one_dimension_is_a_line(self):
         tiles = self.shown(
