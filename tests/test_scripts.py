@@ -167,6 +167,10 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             "--seed: expected none beside --compare, .* received 1",
         ),
         ("export", "export.py", ["--run_dir=none"], "--run_dir: .*'none'"),
+        ("bucket", "export.py", ["--export_dir=s3://b/x"], "_dir: .*aws s3 cp"),
+        ("nowhere", "export.py", ["--export_dir="], "--export_dir: .*''"),
+        ("run", "train.py", ["--run_dir=gs://b"], "--run_dir: .*gcloud"),
+        ("version", "export.py", [f"--version={2**63}"], "--version: .*<= 92"),
         ("report", "report", ["--run_dir=none"], "--run_dir: .*'none'"),
         ("flag", "export.py", ["--typo"], "Unknown command line flag 'typo'"),
     )

@@ -50,6 +50,31 @@ class SeveralTest(tf.test.TestCase):
                 Several(**given)
 
 
+@dataclasses.dataclass(frozen=True)
+class Places(settings.Settings):
+    here: str = settings.setting("runs", "a path", path=True)
+    several: tuple[str, ...] | None = settings.setting(None, "more", path=True)
+    anywhere: str | None = settings.setting(None, "", path=True, remote=True)
+
+
+class PlacesTest(tf.test.TestCase):
+    def test_a_path_lies_on_this_machine(self):
+        for given, message in (
+            ({"here": "s3://b/x"}, "--here: .*'s3://b/x' .*aws s3 cp --recur"),
+            ({"here": "HDFS://n/x"}, "--here: .*hdfs dfs -put"),
+            ({"here": "abfs+s://x"}, "--here: .*what its vendor has"),
+            ({"here": "file:///x/y"}, "--here: .*write '/x/y'"),
+            ({"here": ""}, "--here: expected a path, received ''"),
+            ({"several": ("a", "gs://b")}, "--several: .*received 'gs://b'"),
+        ):
+            with self.assertRaisesRegex(UserError, message):
+                Places(**given)
+        # TFDS reads gs://.
+        self.assertEqual(Places(anywhere="gs://b/x").anywhere, "gs://b/x")
+        for path in ("mnist:3.0.1", "C:/x", "./s3://x", "/a/b:/c"):
+            self.assertEqual(Places(here=path).here, path)
+
+
 class Inherits(posteriors.MeanField):
     """A part whose constructor is another one's."""
 

@@ -132,6 +132,7 @@ class Config(Settings):
         None,
         "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)",
         path=True,
+        remote=True,
     )
     binarization: str | None = setting(
         None,

@@ -6,12 +6,22 @@ import dataclasses
 import inspect
 import math
 import os
+import re
 import types
 import typing
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_INT = 2**31 - 1  # of a setting that names no maximum: TensorFlow's int32
+# Of s3://bucket/x, which Python's functions take for directories of this
+# machine, and pathlib writes s3:/bucket/x.
+SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]+):/")
+COPIES = {  # what copies a directory to and from places of a scheme
+    "s3": "aws s3 cp --recursive",
+    "gs": "gcloud storage cp --recursive",
+    "hdfs": "hdfs dfs -put and -get",
+}
 
 
 class UserError(ValueError):
@@ -59,7 +69,8 @@ def choose(
 def setting(default: Any, help: str, **limits) -> Any:
     """A dataclass field with its help and limits: `choices`, `minimum`,
     `maximum`, `above` (exclusive); `path` of one whose `~` is a home, which a
-    shell leaves to us in --name=~/there.
+    shell leaves to us in --name=~/there, and that lies on this machine unless
+    it may be `remote`.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -138,6 +149,12 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     if "path" in field.metadata:
         value = _at_home(value)
     parts = value if type_ is tuple and isinstance(value, tuple) else (value,)
+    if "path" in field.metadata and "remote" not in field.metadata:
+        for part in parts:
+            if isinstance(part, str):
+                require_local(field.name, part)
+        if value == "" and not optional:
+            raise UserError(f"--{field.name}: expected a path, received ''.")
     single = _single(field)
     limits = field.metadata
     if _too_large(field, parts):
@@ -159,6 +176,27 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
             f"--{field.name}: expected {expected(field)}, received {value!r}."
         )
     return value
+
+
+def require_local(argument: str, path: str | os.PathLike) -> None:
+    """Raises UserError where a path has a scheme, as `s3://bucket/x` has."""
+    text = os.fspath(path)
+    found = SCHEME.match(text)
+    if not found:
+        return
+    scheme = found[1].lower()
+    if scheme == "file":
+        what = f"write {urllib.parse.urlsplit(text).path!r}"
+    else:
+        how = COPIES.get(scheme, "what its vendor has for that")
+        what = (
+            "to which nothing is written from here, and from which nothing is "
+            f"read: copy the whole directory, with {how}"
+        )
+    raise UserError(
+        f"--{argument}: expected a path on this machine, received {text!r} "
+        f"({what})."
+    )
 
 
 def _too_large(field: dataclasses.Field, parts: tuple) -> bool:

@@ -85,11 +85,22 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
         for expected in ("1", "2", "3"):
             path = vae_tf.export(vae, self.directory, keep=2)
             self.assertEqual(path.name, expected)
-        self.assertEqual(versions.published(self.directory), [2, 3])
+        self.assertEqual(list(versions.published(self.directory)), [2, 3])
         self.assertEqual(vae_tf.export(vae, self.directory, 7).name, "7")
-        self.assertEqual(versions.published(self.directory), [2, 3, 7])
+        self.assertEqual(list(versions.published(self.directory)), [2, 3, 7])
+
+    @mock.patch.object(export_module, "_check", mock.Mock())
+    def test_keep_passes_over_what_is_no_version(self):
+        for name in ("007", "8"):
+            (self.directory / name).mkdir(parents=True)
+        (self.directory / "5").write_text("a file")
+        with self.assertWarnsRegex(UserWarning, r"no version: 5 \(no dir"):
+            path = vae_tf.export(small_vae(), self.directory, keep=1)
+        self.assertEqual(path.name, "9")
+        self.assertSameElements(os.listdir(self.directory), ["5", "9"])
 
     def test_refuses_arguments_before_any_work(self):
+        vae = small_vae()
         for name, values in (
             ("version", (0, "5", True)),
             ("num_importance_samples", (0, 1.5, "64")),
@@ -99,7 +110,16 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
                 with self.assertRaisesRegex(
                     vae_tf.UserError, f"--{name}: expected an integer >= 1"
                 ):
-                    vae_tf.export(None, self.directory, **{name: value})
+                    vae_tf.export(vae, self.directory, **{name: value})
+        for other in (None, vae.decoder, "runs/latest"):
+            with self.assertRaisesRegex(
+                vae_tf.UserError,
+                f"^vae: expected a VAE, received a {type(other).__name__}",
+            ):
+                vae_tf.export(other, self.directory)
+        for other in ("", "s3://bucket/x", pathlib.Path("s3://bucket/x")):
+            with self.assertRaisesRegex(vae_tf.UserError, "^--export_dir: exp"):
+                vae_tf.export(vae, other)
         self.assertFalse(self.directory.exists())
 
     def test_a_bundle_that_fails_its_check_is_not_published(self):
@@ -132,7 +152,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
         rename, fsync, synced, seen = os.rename, os.fsync, set(), []
 
         def watched_rename(source, target):
-            self.assertEqual(versions.published(self.directory), [])
+            self.assertEqual(list(versions.published(self.directory)), [])
             check.check_checksums(pathlib.Path(source))
             files = {p.stat().st_ino for p in pathlib.Path(source).rglob("*")}
             self.assertContainsSubset(files, synced)
@@ -148,7 +168,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
 
             def stage(*arguments):
                 function(*arguments)
-                self.assertEqual(versions.published(self.directory), [])
+                self.assertEqual(list(versions.published(self.directory)), [])
                 seen.append(name)
 
             return mock.patch.object(export_module, name, stage)
@@ -216,8 +236,8 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()
-            for version in versions.published(self.directory):
-                check.check_checksums(self.directory / str(version))
+            for path in versions.published(self.directory).values():
+                check.check_checksums(path)
         self.assertNotEmpty(versions.published(self.directory))
 
 

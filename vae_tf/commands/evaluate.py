@@ -32,7 +32,10 @@ class Evaluation(Settings):
     )
     seed: int = setting(0, "of the draws", minimum=0, maximum=MAX_SEED)
     data_dir: str | None = setting(
-        None, "TFDS data directory (unset: the run's)", path=True
+        None,
+        "TFDS data directory (unset: the run's)",
+        path=True,
+        remote=True,
     )
     method: str = setting(
         "importance",

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from vae_tf import command_line
+from vae_tf.serving.versions import MAX_VERSION
 from vae_tf.settings import Settings, setting
 
 
@@ -17,7 +18,10 @@ class Export(Settings):
         "saved_models/vae", "where the versions lie", path=True
     )
     version: int | None = setting(
-        None, "number of the version (unset: one past the highest)", minimum=1
+        None,
+        "number of the version (unset: one past the highest)",
+        minimum=1,
+        maximum=MAX_VERSION,
     )
     num_importance_samples: int = setting(
         64, "K, draws of z for each image that is scored", minimum=1

@@ -17,7 +17,10 @@ class Report(Settings):
         "runs/latest", "the run to draw and write up", path=True
     )
     data_dir: str | None = setting(
-        None, "TFDS data directory (unset: the run's)", path=True
+        None,
+        "TFDS data directory (unset: the run's)",
+        path=True,
+        remote=True,
     )
     prior_predictive: str = setting(
         "samples",

@@ -86,9 +86,9 @@ def version_of(path: str | os.PathLike) -> pathlib.Path:
     try:
         if (path / "saved_model.pb").is_file():
             return path
-        highest = path / str(max(versions.published(path), default=""))
-        if (highest / "saved_model.pb").is_file():
-            return highest
+        found = versions.published(path)
+        if found and (found[max(found)] / "saved_model.pb").is_file():
+            return found[max(found)]
     except OSError:
         pass
     raise UserError(

@@ -47,7 +47,8 @@ def export(
     Args:
       vae: a trained model.
       export_dir: where the versions lie.
-      version: a whole number >= 1; None for one past the highest there is.
+      version: a whole number >= 1 and below 2^63; None for one past the
+        highest there is.
       num_importance_samples: K of `score`.
       keep: the highest so many versions stay, with the one written; None for
         all.
@@ -57,10 +58,15 @@ def export(
       `<export_dir>/<version>`.
 
     Raises:
-      UserError: the version exists, an argument is no whole number >= 1, or
-        the directory cannot be written.
+      UserError: `vae` is none, the version exists, an argument is no whole
+        number >= 1, or the directory cannot be written, as none that lies
+        elsewhere (`s3://...`) can.
       RuntimeError: the bundle failed its check, and was not published.
     """
+    if not isinstance(vae, VAE):
+        raise UserError(
+            f"vae: expected a VAE, received a {type(vae).__name__}."
+        )
     for name, number in (
         ("num_importance_samples", num_importance_samples),
         ("keep", keep),
@@ -69,8 +75,9 @@ def export(
             raise UserError(
                 f"--{name}: expected an integer >= 1, received {number!r}."
             )
-    export_dir = pathlib.Path(export_dir)
+    export_dir = versions.place(export_dir)
     versions.require_unused(export_dir, version)
+    versions.warn_of_others(export_dir)
     functions = signatures(vae, num_importance_samples)
     traced = _traced(functions)
     with versions.workplace(export_dir) as hidden:

@@ -11,20 +11,70 @@ import pathlib
 import shutil
 import tempfile
 import time
+import warnings
 
-from vae_tf.settings import UserError
+from vae_tf.settings import UserError, require_local
 
 HIDDEN = ".unpublished-"  # a server reads names that are numbers only
 ABANDONED = 24 * 3600  # seconds after which nobody is at work in there
+MAX_VERSION = 2**63 - 1  # a server passes over what is no int64
 
 
-def published(export_dir: pathlib.Path) -> list[int]:
-    """The versions there are, in order."""
+def place(export_dir: str | os.PathLike) -> pathlib.Path:
+    """`export_dir` as a path; raises UserError unless it can be a directory of
+    this machine.
+    """
+    if export_dir == "" or not isinstance(export_dir, str | os.PathLike):
+        raise UserError(
+            f"--export_dir: expected a directory, received {export_dir!r}."
+        )
+    require_local("export_dir", export_dir)
+    return pathlib.Path(export_dir)
+
+
+def published(export_dir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """The versions there are, in order, each with its directory.
+
+    A version is what TensorFlow Serving takes as one and can load: a directory
+    whose name is an integer below 2^63, so that `007` is version 7. Of two
+    with one number it takes the last by name, and passes over the other."""
+    return {
+        number: path
+        for number, path in _numbered(export_dir)
+        if number <= MAX_VERSION and os.path.isdir(path)
+    }
+
+
+def _numbered(export_dir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+    """All that is called by a number, in order of these, then by name."""
     return sorted(
-        int(path.name)
+        (int(path.name), path)
         for path in export_dir.iterdir()
         if path.name.isascii() and path.name.isdigit()
     )
+
+
+def warn_of_others(export_dir: pathlib.Path) -> None:
+    """Warns, in one line, of what is called by a number and is no version."""
+    if not export_dir.is_dir():
+        return
+    found = published(export_dir)
+    words = []
+    for number, path in _numbered(export_dir):
+        if number > MAX_VERSION:
+            words.append(f"{path.name} (beyond 2^63 - 1)")
+        elif not os.path.isdir(path):
+            words.append(
+                f"{path.name} (no directory; a server would try to load it)"
+            )
+        elif found[number] != path:
+            words.append(f"{path.name} ({found[number].name} is there, too)")
+    if words:
+        warnings.warn(
+            f"--export_dir: {export_dir} holds what is no version: "
+            f"{', '.join(words)}.",
+            stacklevel=3,
+        )
 
 
 @contextlib.contextmanager
@@ -57,14 +107,19 @@ def workplace(export_dir: pathlib.Path):
 
 def require_unused(export_dir: pathlib.Path, version: int | None) -> None:
     """Raises UserError unless `version`, where it is named, is free."""
-    if version is not None and (type(version) is not int or version < 1):
+    if version is None:
+        return
+    if type(version) is not int or not 1 <= version <= MAX_VERSION:
         raise UserError(
-            f"--version: expected an integer >= 1, received {version!r}."
+            f"--version: expected an integer >= 1 and <= {MAX_VERSION}, "
+            f"received {version!r}."
         )
-    if version and export_dir.is_dir() and version in published(export_dir):
+    taken = dict(_numbered(export_dir)) if export_dir.is_dir() else {}
+    if version in taken:
         raise UserError(
             f"--version: expected one that {export_dir} does not hold, "
-            f"received {version} (an existing version is never overwritten)."
+            f"received {version}, which is there as {taken[version].name!r} "
+            "(an existing version is never overwritten)."
         )
 
 
@@ -75,23 +130,41 @@ def publish(
     the highest there is.
 
     Raises:
-      UserError: the version has appeared meanwhile.
+      UserError: the version has appeared meanwhile, or none is left.
     """
     for path in (*bundle.rglob("*"), bundle):
         _sync(path)
     while True:
         require_unused(export_dir, version)
-        number = version or max(published(export_dir), default=0) + 1
+        number = version or _next(export_dir)
         path = export_dir / str(number)
         try:
-            # Onto a directory that holds something, a rename fails.
+            # Onto a file, or a directory that holds something, it fails.
             os.rename(bundle, path)
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            if error.errno not in (
+                errno.EEXIST,
+                errno.ENOTEMPTY,
+                errno.ENOTDIR,
+            ):
                 raise
             continue  # Another export was faster.
         _sync(export_dir)
         return path
+
+
+def _next(export_dir: pathlib.Path) -> int:
+    """One past the highest number there is, a file's too: where that is the
+    highest, a server would look at nothing else.
+    """
+    numbers = [n for n, _ in _numbered(export_dir) if n <= MAX_VERSION]
+    highest = max(numbers, default=0)
+    if highest == MAX_VERSION:
+        raise UserError(
+            f"--version: expected a number, because {export_dir} holds the "
+            f"highest there can be, {MAX_VERSION}, received None."
+        )
+    return highest + 1
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -104,11 +177,23 @@ def _sync(path: pathlib.Path) -> None:
 
 def prune(export_dir: pathlib.Path, keep: int, also: int) -> list[int]:
     """Removes all versions but the `keep` highest and `also`; returns the
-    removed.
+    removed, and warns of those that cannot be.
     """
-    removed = [v for v in published(export_dir)[:-keep] if v != also]
-    for version in removed:
-        hidden = tempfile.mkdtemp(prefix=HIDDEN, dir=export_dir)
-        os.rename(export_dir / str(version), hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+    versions = list(published(export_dir))
+    old = [number for number in versions[:-keep] if number != also]
+    removed = []
+    for number, path in _numbered(export_dir):
+        if number not in old or not os.path.isdir(path):
+            continue
+        try:
+            with tempfile.TemporaryDirectory(
+                prefix=HIDDEN, dir=export_dir, ignore_cleanup_errors=True
+            ) as hidden:
+                os.rename(path, f"{hidden}/bundle")
+            removed.append(number)
+        except OSError as error:  # What was published stays published.
+            warnings.warn(
+                f"--keep: {path} was not removed ({error.strerror}).",
+                stacklevel=3,
+            )
     return removed
