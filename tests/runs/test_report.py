@@ -121,6 +121,19 @@ class ReportTest(FinishedRun):
         report.write(run_dir)
         self.assertIn("<b>&", " ".join(self.page(run_dir).text))
 
+    def test_names_no_directory_of_this_machine(self):
+        run_dir = self.copy()
+        path = run_dir / "config.json"
+        values = json.loads(path.read_text())
+        values |= {"dataset": "/home/ann/crops", "data_dir": "/home/ann/tfds"}
+        with sealed(path) as temporary:
+            temporary.write_text(json.dumps(values))
+        text = report.write(run_dir).read_text()
+        self.assertIn("<th scope='row'>dataset</th><td class=''>crops<", text)
+        self.assertNotIn("/home/ann", text)
+        for directory in (run_dir.parent, self.finished.parent):
+            self.assertNotIn(str(directory), text)
+
     def test_gaps_that_were_measured_have_a_section(self):
         run_dir = self.copy()
         report.write(run_dir)

@@ -1,7 +1,9 @@
+import base64
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +17,11 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from finished import FinishedRun
+from PIL import Image
 from small import combined, random_bits, small_vae
 
 import vae_tf
+from vae_tf.runs.directory import load_data_of_run
 from vae_tf.serving import check, versions
 from vae_tf.serving import export as export_module
 
@@ -333,3 +337,64 @@ class ExportRunTest(FinishedRun):
         (run_dir / "evaluation-test.json").write_text("{}")
         with self.assertRaisesRegex(vae_tf.UserError, "damaged file"):
             vae_tf.export_run(run_dir, directory)
+
+
+class SharedTest(tf.test.TestCase):
+    """What is shown to others holds no path of the machine it was made on."""
+
+    # Training says that the disk of its directory is full.
+    @mock.patch.object(shutil, "disk_usage", lambda _: mock.Mock(free=0))
+    @pytest.mark.slow
+    def test_no_path_is_in_the_report_or_the_bundle(self):
+        place = pathlib.Path(self.create_tempdir().full_path) / "at-home"
+        crops, run_dir = place / "crops", place / "run"
+        crops.mkdir(parents=True)
+        generator = np.random.default_rng(0)
+        for number in range(30):
+            pixels = generator.integers(0, 256, (6, 5), np.uint8)
+            Image.fromarray(pixels).save(crops / f"{number}.png")
+        vae_tf.train(
+            vae_tf.Config(
+                run_dir=str(run_dir),
+                dataset=str(crops),
+                data_dir=str(place),
+                epochs=1,
+                hidden_units=(4,),
+                jit_compile=False,
+                tensorboard=False,
+                figures_every=1,
+            )
+        )
+        page = (run_dir / "report.html").read_bytes()
+        vae_tf.evaluate_run(run_dir, num_importance_samples=2)
+        vae_tf.load(run_dir).save(place / "vae.keras")
+        with mock.patch.object(export_module, "_check", mock.Mock()):
+            bundle = vae_tf.export_run(run_dir, place / "exported")
+        shared = {
+            path.relative_to(place): path.read_bytes()
+            for path in (
+                run_dir / "report.html",
+                *run_dir.glob("evaluation-*"),
+                *run_dir.glob("figures/*.*"),
+                place / "vae.keras",
+                *bundle.rglob("*"),
+            )
+            if path.is_file()
+        }
+        self.assertGreater(len(shared), 12)
+        self.assertIn(
+            "run: 0 MB are free", (run_dir / "health.log").read_text()
+        )
+        shared["report before it was measured"] = page
+        for name, content in shared.items():
+            if str(name).startswith("report") or str(name).endswith(".html"):
+                self.assertIn(b"crops", content)
+                parts = re.findall(rb"base64,([\w+/=]+)", content)
+                self.assertNotEmpty(parts)
+                content += b"".join(map(base64.b64decode, parts))
+            self.assertNotIn(b"at-home", content, name)
+            self.assertNotIn(os.fsencode(pathlib.Path.home()) + b"/", content)
+        # And the data is found again.
+        config = (run_dir / "config.json").read_text()
+        self.assertIn(str(crops), config)
+        self.assertLen(load_data_of_run(run_dir).source.images["train"], 24)

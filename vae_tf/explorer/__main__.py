@@ -39,7 +39,10 @@ class Explore(Settings):
     url: str | None = setting(None, "a server that has the model")
     model: str = setting(MODEL, "the name under which it has it")
     data_dir: str | None = setting(
-        None, "TFDS data directory, where it is not the run's", path=True
+        None,
+        "TFDS data directory, where it is not the run's",
+        path=True,
+        remote=True,
     )
     port: int = setting(
         8601, "of the page, on this machine alone", minimum=0, maximum=65535

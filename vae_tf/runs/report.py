@@ -43,6 +43,8 @@ from vae_tf.settings import UserError
 from vae_tf.vae import VAE
 
 REPORT = "report.html"
+# Settings that are places on this machine: a page is shown to others.
+PLACES = ("run_dir", "data_dir")
 MAX_TRAVERSALS = 10  # latent dimensions, those that tell most
 NUM_INTERPOLATIONS = 3  # pairs of images
 # The figures in their order: name, words for who cannot see it, caption.
@@ -247,7 +249,7 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
         settings=_table(
             (name, html.escape(str(value)))
             for name, value in (
-                *((k, v) for k, v in run.items() if not isinstance(v, dict)),
+                *_settings(run),
                 *((f"data: {k}", v) for k, v in data.items()),
                 *run["versions"].items(),
             )
@@ -258,6 +260,19 @@ def write(run_dir: str | os.PathLike) -> pathlib.Path:
     with written(path) as temporary:
         temporary.write_text(page, "utf-8")
     return path
+
+
+def _settings(run: dict) -> list[tuple[str, object]]:
+    """Each setting, a folder of images by its name alone."""
+    settings = {
+        name: value
+        for name, value in run.items()
+        if name not in PLACES and not isinstance(value, dict)
+    }
+    dataset = settings["dataset"]
+    if dataset and os.path.isabs(dataset):
+        settings["dataset"] = os.path.basename(dataset)
+    return list(settings.items())
 
 
 def _results(
@@ -294,8 +309,8 @@ def _results(
         parts.append(f"<h3>What training said of itself</h3><pre>{lines}</pre>")
     if not measured:
         parts.append(
-            "<p>log p(x) has not been measured: <code>python evaluate.py "
-            f"--run_dir {html.escape(str(run_dir))}</code> does.</p>"
+            "<p>log p(x) has not been measured: <code>python evaluate.py"
+            "</code> does, with the <code>--run_dir</code> of this run.</p>"
         )
     return "\n".join(parts)
 

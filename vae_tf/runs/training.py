@@ -179,7 +179,9 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             epoch = len(recorder.history) + 1
             with contextlib.suppress(OSError):  # A full disk, it may say.
                 with open(run_dir / HEALTH, "a") as file:
-                    file.write(f"epoch {epoch}: {line}\n")
+                    # By its name: the report shows it to others.
+                    short = line.replace(str(run_dir), run_dir.name)
+                    file.write(f"epoch {epoch}: {short}\n")
             for each in board:
                 each.say(line, epoch)
 
