@@ -199,12 +199,13 @@ class VersionsTest(tf.test.TestCase):
         elsewhere.mkdir()
         (elsewhere / "saved_model.pb").write_text("bundle")
         (self.directory / "6").symlink_to(elsewhere)
-        (self.directory / "5").write_text("a file")
+        for name in ("5", "07"):
+            (self.directory / name).write_text("a file")
         self.publish(8)
         removed = versions.prune(self.directory, 1, also=8)
         self.assertEqual(removed, [6, 7, 7])
         # A file is no version, and what a link led to is another's.
-        self.assertSameElements(os.listdir(self.directory), ["5", "8"])
+        self.assertSameElements(os.listdir(self.directory), ["5", "07", "8"])
         self.assertEqual(os.listdir(elsewhere), ["saved_model.pb"])
 
     def test_what_cannot_be_removed_stays_and_is_said(self):
