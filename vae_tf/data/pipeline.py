@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from vae_tf.config import SPLITS, Config
 from vae_tf.data.arrays import load_arrays
+from vae_tf.data.conversion import Conversion
 from vae_tf.data.disk_images import DiskImages, window
 from vae_tf.data.sources import Source, load_source
 from vae_tf.data.splits import uniform_of_image
@@ -320,9 +321,10 @@ class Data:
         return windows.rebatch(self.batch_size)
 
     @property
-    def _levels(self) -> int:
-        """Levels of the pixels after binarisation."""
-        return self.source.levels if self.binarization == "none" else 2
+    def _conversion(self) -> Conversion:
+        return Conversion(
+            self.source.levels, self.binarization, self.dequantization
+        )
 
     def _training_pixels(
         self, images: tf.Tensor, number: tf.Tensor
@@ -337,17 +339,7 @@ class Data:
             draws = place.of(uniform(shape, key(purpose, self.seed, number)))
             return tf.reshape(draws, tf.shape(images))
 
-        if self.binarization == "dynamic":
-            # x ~ Bernoulli(k / (levels - 1))
-            grey = tf.cast(images, tf.float32) / (self.source.levels - 1)
-            images = tf.cast(noise("bit") < grey, tf.float32)
-        elif self.binarization == "threshold":
-            images = 2 * tf.cast(images, tf.int32) >= self.source.levels - 1
-        images = tf.cast(images, tf.float32)
-        if self.dequantization == "uniform":
-            # x = (k + u) / levels
-            return (images + noise("level")) / self._levels
-        return self._scaled(images)
+        return self._conversion.pixels(images, noise)
 
     def _drawn_once(
         self, first: int, images: np.ndarray, split: str
@@ -368,7 +360,7 @@ class Data:
             noise = uniform_of_image(
                 DEQUANTIZATION_KEY, split, first + row, image.shape
             )
-            pixels[row] = (image + noise) / self._levels
+            pixels[row] = (image + noise) / self._conversion.levels_after
         return pixels
 
     def _bits_once(
@@ -385,11 +377,7 @@ class Data:
         """What `_drawn_once` gave -> float32 in [0, 1]."""
         if self.dequantization == "uniform":
             return images
-        return self._scaled(tf.cast(images, tf.float32))
-
-    def _scaled(self, images: tf.Tensor) -> tf.Tensor:
-        """Levels as float32 -> [0, 1]; for bits, no pass over the batch."""
-        return images if self._levels == 2 else images / (self._levels - 1)
+        return self._conversion.scaled(tf.cast(images, tf.float32))
 
     def _checksum(self) -> str:
         """SHA-256 of the stored images; of name, version and sizes where they
