@@ -3,7 +3,7 @@
 It is not TensorFlow Serving. On it, tests test a client, and what a bundle does
 in a session of TensorFlow's C library; never what the real server does. Its
 answers are written after the server's sources: REST and gRPC, batching, warm-up
-and versions, of models whose inputs are numbers.
+and versions, of models whose inputs are numbers and strings.
 
 Known to differ: texts of errors, a failed load is not tried again, an old
 version goes as soon as the new one is there, queues of batches have no limit,
@@ -396,11 +396,26 @@ def from_json(value, dtype: np.dtype) -> np.ndarray:
                 fill(each, level + 1)
         else:
             require(level == len(shape), f"{value!r} at incorrect level")
+            if dtype.kind == "O":
+                value = string_of(value)
             require(is_of(value, dtype), f"{value!r} is not of type: {dtype}")
             flat.append(value)
 
     fill(value, 0)
     return np.array(flat, dtype).reshape(shape)
+
+
+def string_of(value):
+    """The bytes that a string of JSON, or an object that stands for one, is."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape")
+    if not isinstance(value, dict) or set(value) != {"b64"}:
+        return value
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except (TypeError, ValueError) as error:
+        message = f"Unable to base64 decode: {error}"
+        raise check.SessionError(INVALID_ARGUMENT, message) from error
 
 
 def is_of(value, dtype: np.dtype) -> bool:
@@ -411,6 +426,8 @@ def is_of(value, dtype: np.dtype) -> bool:
         return abs(value) < 2 ** (np.finfo(dtype).nmant + 1)
     if dtype.kind == "f" and type(value) is float:
         return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+    if dtype.kind == "O":
+        return type(value) is bytes
     return dtype.kind == "b" and type(value) is bool
 
 

@@ -45,6 +45,7 @@ HOUSE = {
         "npz",
         "sources",
         "support",
+        "conversion",
         "pipeline",
     ],
     "evaluation": [
@@ -106,6 +107,8 @@ HOUSE = {
     ],
     "serving": [
         "rows",
+        "orientation",
+        "image_bytes",
         "signatures",
         "check",
         "warmup",

@@ -24,11 +24,19 @@ class ArgumentsTest(parameterized.TestCase, tf.test.TestCase):
         ("above_one", "pixels", [[[[0.5], [1.5]]]], r"\[0, 1\].*received 1.5"),
         ("a_float", "seeds", [1.0], "integers .* received .* float64"),
         ("a_bool", "seeds", [True], "integers .* received .* bool"),
+        ("one_file", "files", b"PNG", "list of the contents .* received bytes"),
+        ("no_files", "files", [], "received list"),
+        ("names", "files", ["a.png"], "received one of str"),
         ("65_bits", "seeds", np.array([2**63], np.uint64), "received 92233"),
     )
     def test_refuses(self, kind, value, message):
         with self.assertRaisesRegex(InvalidRequest, message):
             getattr(arguments, kind)(value)
+
+    def test_files_keep_their_last_zeros(self):
+        files = arguments.files([b"one\0", b"another\0\0"])
+        self.assertEqual(files.dtype, object)
+        self.assertEqual(list(files), [b"one\0", b"another\0\0"])
 
     def test_a_shape_is_written_as_in_the_docs(self):
         self.assertEqual(arguments.written("N", 28, 28, 1), "[N, 28, 28, 1]")

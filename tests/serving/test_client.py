@@ -10,6 +10,7 @@ import tempfile
 import time
 from unittest import mock
 
+import image_files
 import model_server
 import numpy as np
 import pytest
@@ -29,6 +30,13 @@ WIRES = ("rest", "grpc")
 NUM_IMPORTANCE_SAMPLES = 8
 EXPORTS = tempfile.TemporaryDirectory()
 BATCHING = pathlib.Path(model_server.ROOT) / "deploy/batching.config"
+FILES = [
+    image_files.png(image_files.noise(9, 30)),
+    image_files.jpeg(image_files.noise(200, 300)),  # of many bytes
+    b"no image",
+    image_files.png(image_files.noise(4, 3, 1)),
+    b"",
+]
 Z = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
 
 
@@ -100,6 +108,8 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
             ("reconstruct", [images]),
             ("score", [images, seeds]),
             ("explain", [images, seeds]),
+            ("encode_bytes", [FILES, seeds]),
+            ("score_bytes", [FILES, seeds]),
         ):
             answer = getattr(client, name)(*inputs)
             expected = self.functions[name](*map(tf.constant, inputs))
@@ -109,7 +119,8 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
                 answer = answer._asdict()
             self.assertSameElements(answer, expected)
             for key, value in answer.items():
-                self.assertEqual(value.dtype, np.float32)
+                dtype = bool if key == "valid" else np.float32
+                self.assertEqual(value.dtype, dtype)
                 self.assertAllClose(value, expected[key], 1e-5, 1e-5)
             if name == "sample":
                 self.assertAllEqual(answer["z"], expected["z"])
@@ -135,7 +146,7 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
                 len(next(iter(call.args[1].values())))
                 for call in spy.call_args_list
             ]
-        self.assertEqual(rows, 9 * [2, 2, 1])
+        self.assertEqual(rows, 11 * [2, 2, 1])
 
     @parameterized.parameters(*WIRES)
     def test_a_sample_depends_on_its_seed_alone(self, wire):

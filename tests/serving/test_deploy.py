@@ -458,6 +458,13 @@ class DocsTest(parameterized.TestCase, FinishedRun):
             for line, printed in answers
             if line.startswith("curl") and " > " not in line
         )
+        (file,) = (
+            json.loads(printed)["predictions"]
+            for line, printed in answers
+            if line.startswith("printf")
+        )
+        self.assertTrue(file[0]["valid"])
+        self.assertLen(file[0]["mean"], 2)
         self.assertEqual(
             status["model_version_status"][0]["state"], "AVAILABLE"
         )

@@ -36,6 +36,11 @@ SIGNATURES = {
     "reconstruct",
     "score",
     "explain",
+    "encode_finite",
+    "reconstruct_finite",
+    "score_finite",
+    "encode_bytes",
+    "score_bytes",
 }
 
 
@@ -131,15 +136,10 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
 
         def trace_another(functions):
             function, specs = functions["decode"]
-            return traced(
-                functions
-                | {
-                    "decode": (
-                        lambda z: {"image": 1.1 * function(z)["image"]},
-                        specs,
-                    )
-                }
+            another = tf.function(
+                lambda z: {"image": 1.1 * function(z)["image"]}, specs
             )
+            return traced(functions | {"decode": (another, specs)})
 
         with (
             mock.patch.object(export_module, "_traced", trace_another),

@@ -48,6 +48,8 @@ class ManifestTest(tf.test.TestCase):
         rows = {"dtype": "float32", "shape": [-1]}
         seed = {"dtype": "int64", "shape": [-1]}
         decode = {"inputs": {"z": latent}, "outputs": {"image": image}}
+        files = {"image_bytes": {"dtype": "string", "shape": [-1]}}
+        valid = {"valid": {"dtype": "bool", "shape": [-1]}}
         score = ("elbo", "kl", "log_marginal_likelihood", "reconstruction")
         self.assertEqual(
             content["signatures"],
@@ -57,6 +59,33 @@ class ManifestTest(tf.test.TestCase):
                 "decode_sample": {
                     "inputs": {"z": latent, "seed": seed},
                     "outputs": {"image": image},
+                },
+                "encode_finite": {
+                    "inputs": {"image": image},
+                    "outputs": {"mean": latent, "stddev": latent, **valid},
+                },
+                "reconstruct_finite": {
+                    "inputs": {"image": image},
+                    "outputs": {"image": image, **valid},
+                },
+                "score_finite": {
+                    "inputs": {"image": image, "seed": seed},
+                    "outputs": dict.fromkeys(score, rows) | valid,
+                },
+                "encode_bytes": {
+                    "inputs": {**files, "seed": seed},
+                    "outputs": {
+                        "mean": latent,
+                        "stddev": latent,
+                        "image": image,
+                        **valid,
+                    },
+                },
+                "score_bytes": {
+                    "inputs": {**files, "seed": seed},
+                    "outputs": dict.fromkeys(score, rows)
+                    | {"image": image}
+                    | valid,
                 },
                 "encode_sample": {
                     "inputs": {"image": image, "seed": seed},
@@ -100,3 +129,17 @@ class ManifestTest(tf.test.TestCase):
         self.assertEqual(content["posterior_moment_draws"], 0)
         self.assertEqual(content["image"]["support"], "binary")
         self.assertEqual(content["trained_on"], run)
+        expected = {"binarization": "dynamic", "dequantization": "none"}
+        self.assertEqual(
+            content["image"]["conversion"], {"levels": 256, **expected}
+        )
+        run |= {"levels": 17, "binarization": "threshold"}
+        content = self.written(combined(), trained_on=run)
+        self.assertEqual(
+            content["image"]["conversion"],
+            {
+                "levels": 17,
+                "binarization": "threshold",
+                "dequantization": "none",
+            },
+        )

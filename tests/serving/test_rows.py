@@ -24,6 +24,9 @@ class RowsTest(tf.test.TestCase):
         self.assertLen(np.unique(drawn), 15)
         other = rows.normal(rows.keys(seeds), 0, (3,)).numpy()
         self.assertEmpty(np.intersect1d(drawn, other))
+        bits = rows.uniform(rows.keys(seeds), rows.BIT, (3,)).numpy()
+        self.assertLen(np.unique(bits), 15)
+        self.assertAllInRange(bits, 0.0, 1.0)
         alone = rows.normal(rows.keys(seeds[3:4]), rows.POSTERIOR, (3,))
         self.assertAllEqual(alone[0], drawn[3])
 
@@ -35,6 +38,16 @@ class RowsTest(tf.test.TestCase):
         self.assertAllEqual(
             rows.where(valid, output, 0.0), np.nan_to_num(expected)
         )
+
+    def test_finite_rows(self):
+        outputs = {
+            "one": tf.constant([1.0, np.nan, 3.0, 4.0]),
+            "two": tf.constant([[1.0, 2.0]] * 3 + [[np.inf, 0.0]]),
+        }
+        found = rows.finite(outputs)
+        self.assertAllEqual(found["valid"], [True, False, True, False])
+        self.assertAllEqual(found["one"], [1.0, 0.0, 3.0, 0.0])
+        self.assertAllEqual(found["two"], [[1, 2], [0, 0], [1, 2], [0, 0]])
 
     def test_in_range(self):
         pixels = tf.constant([0.0, 1.0, 0.5, -1e-6, 1.00001, np.nan, np.inf])

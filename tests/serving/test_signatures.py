@@ -2,6 +2,7 @@ import io
 import math
 from unittest import mock
 
+import image_files
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -18,8 +19,8 @@ from vae_tf.serving.signatures import signatures
 def called(vae, num_importance_samples=20):
     """The signatures as graphs, as they are served."""
     return {
-        name: tf.function(function, input_signature=specs, autograph=False)
-        for name, (function, specs) in signatures(
+        name: function
+        for name, (function, _) in signatures(
             vae, num_importance_samples
         ).items()
     }
@@ -36,8 +37,8 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(
             list(self.call),
             [
-                "decode",
                 "serving_default",
+                "decode",
                 "decode_sample",
                 "sample",
                 "sample_png",
@@ -46,6 +47,11 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
                 "reconstruct",
                 "score",
                 "explain",
+                "encode_finite",
+                "reconstruct_finite",
+                "score_finite",
+                "encode_bytes",
+                "score_bytes",
             ],
         )
 
@@ -295,6 +301,74 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
                 others = np.arange(64) != 1
                 self.assertAllEqual(output[others], whole[others])
 
+    @parameterized.parameters("encode", "reconstruct", "score")
+    def test_finite_is_what_json_can_hold(self, name):
+        images = random_bits(4)
+        images[1, 0, 0, 0], images[2, 1, 1, 0] = np.nan, 1.5
+        seeds = {"seed": np.arange(4)} if name == "score" else {}
+        plain = self.call[name](image=images, **seeds)
+        finite = self.call[f"{name}_finite"](image=images, **seeds)
+        valid = finite.pop("valid")
+        self.assertAllEqual(valid, [True, False, False, True])
+        self.assertSameElements(finite, plain)
+        for key, value in finite.items():
+            self.assertAllEqual(value[valid], plain[key][valid])
+            self.assertAllEqual(value[~valid], tf.zeros_like(value[~valid]))
+
+    def test_a_score_without_probability_is_not_valid(self):
+        images = random_bits(3)
+        images[1, 0, 0, 0] = 0.5
+        finite = self.call["score_finite"](images, [1, 2, 3])
+        self.assertAllEqual(finite["valid"], [True, False, True])
+        self.assertAllEqual(finite["elbo"][1], 0.0)
+        finite = self.call["encode_finite"](images)
+        self.assertAllEqual(finite["valid"], [True, True, True])
+
+    @parameterized.parameters(
+        ("bernoulli", {}),
+        ("bernoulli", {"binarization": "static", "levels": 17}),
+        ("bernoulli", {"binarization": "threshold"}),
+        ("normal", {}),
+        ("discretized_logistic", {}),
+    )
+    def test_bytes_are_answered_as_the_image_in_them(self, likelihood, run):
+        served = signatures(combined(likelihood), 20, run)
+        call = {name: function for name, (function, _) in served.items()}
+        file = image_files.png(image_files.noise(30, 20))
+        photo = image_files.jpeg(image_files.noise(9, 40))
+        files, seeds = [file, b"no image", photo, file], [4, 5, 6, 7]
+        encoded = call["encode_bytes"](files, seeds)
+        scored = call["score_bytes"](files, seeds)
+        image = encoded.pop("image")
+        self.assertAllEqual(scored.pop("image"), image)
+        for found, name, more in (
+            (encoded, "encode", []),
+            (scored, "score", [seeds]),
+        ):
+            valid = found.pop("valid")
+            self.assertAllEqual(valid, [True, False, True, True])
+            expected = call[name](image, *more)
+            self.assertSameElements(found, expected)
+            for key, value in found.items():
+                self.assertAllClose(value[valid], expected[key][valid], 1e-5)
+                self.assertAllEqual(value[1], tf.zeros_like(value[1]))
+        self.assertAllEqual(image[1], np.zeros(IMAGE_SHAPE))
+        if likelihood == "bernoulli":
+            self.assertAllInSet(image, [0.0, 1.0])
+        # A draw is that of its seed, and of a row's own.
+        drawn = run.get("binarization") != "threshold"
+        drawn &= likelihood != "discretized_logistic"
+        self.assertEqual(np.any(image[0] != image[3]), drawn)
+        alone = call["encode_bytes"](files[2:3], seeds[2:3])
+        self.assertAllEqual(alone["image"][0], image[2])
+
+    def test_there_are_no_files_of_two_channels(self):
+        vae = vae_tf.VAE(
+            vae_tf.Encoder(2, hidden_units=(6,)),
+            vae_tf.Decoder((4, 3, 2), "normal", hidden_units=(6,)),
+        )
+        self.assertNotIn("encode_bytes", signatures(vae, 1))
+
     @parameterized.parameters(
         ("bernoulli", 0.5), ("discretized_logistic", 0.5), ("normal", None)
     )
@@ -316,7 +390,8 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
         for name, function in self.call.items():
             for output in function.get_concrete_function().outputs:
                 expected = tf.string if name == "sample_png" else tf.float32
-                self.assertEqual(output.dtype, expected)
+                if output.dtype != tf.bool:  # `valid`
+                    self.assertEqual(output.dtype, expected)
 
     def test_a_wrong_shape_is_an_invalid_argument(self):
         images = random_bits(2)
@@ -330,13 +405,15 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
             ("sample", tf.zeros((2, 2), tf.int64)),
             ("sample_png", tf.zeros((0,), tf.int64)),
             ("score", images, tf.range(3, dtype=tf.int64)),
+            ("encode_bytes", tf.constant([b""]), tf.range(2, dtype=tf.int64)),
+            ("score_bytes", tf.constant([b""]), tf.range(2, dtype=tf.int64)),
             ("score", images, tf.range(1, dtype=tf.int64)),
             ("explain", images, tf.range(3, dtype=tf.int64)),
             ("encode_sample", images, tf.range(3, dtype=tf.int64)),
             ("decode_sample", tf.zeros((2, 2)), tf.range(3, dtype=tf.int64)),
             ("decode_sample", tf.zeros((2, 3)), tf.range(2, dtype=tf.int64)),
         ):
-            function, _ = signatures(self.vae, 4)[name]
+            function = self.call[name].python_function
             shapes = [tf.TensorSpec(None, value.dtype) for value in inputs]
             with self.assertRaises(tf.errors.InvalidArgumentError, msg=name):
                 tf.function(function, input_signature=shapes)(*inputs)

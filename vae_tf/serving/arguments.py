@@ -56,6 +56,23 @@ def pixels(value) -> np.ndarray:
     return image
 
 
+def files(value) -> np.ndarray:
+    """Contents of files [N], strings as `bytes`; raises InvalidRequest where
+    they are none.
+    """
+    is_list = isinstance(value, (list, tuple, np.ndarray)) and len(value)
+    kinds = {type(one) for one in value} if is_list else {type(value)}
+    if not is_list or not kinds <= {bytes, np.bytes_}:
+        raise InvalidRequest(
+            "image_bytes: expected a list of the contents of files, bytes, "
+            f"received {'one of ' * bool(is_list)}"
+            f"{', '.join(sorted(kind.__name__ for kind in kinds))}."
+        )
+    array = np.empty(len(value), object)
+    array[:] = list(value)
+    return array
+
+
 def seeds(value) -> np.ndarray:
     """Seeds [N] as int64; raises InvalidRequest where they are none."""
     expected = "integers [N] of 64 bits"
@@ -66,4 +83,9 @@ def seeds(value) -> np.ndarray:
 
 
 # Name of an input -> its check.
-ARGUMENTS = {"z": latents, "image": pixels, "seed": seeds}
+ARGUMENTS = {
+    "z": latents,
+    "image": pixels,
+    "image_bytes": files,
+    "seed": seeds,
+}

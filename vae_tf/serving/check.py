@@ -37,7 +37,7 @@ DTYPES = {  # TensorFlow's numbers
     9: np.int64,
     10: np.bool_,
 }
-STRING = 7
+STRING, STRING_BYTES = 7, 24
 NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
@@ -137,6 +137,8 @@ class Session:
                 for key, result in zip(signature.outputs, results, strict=True)
             }
         finally:
+            for tensor in tensors:
+                self._free_strings(tensor)
             for tensor in (*tensors, *results):
                 if tensor:
                     self.library.TF_DeleteTensor(tensor)
@@ -162,6 +164,8 @@ class Session:
         )
 
     def _tensor(self, array: np.ndarray) -> int:
+        if array.dtype.kind in "OS":
+            return self._strings(array)
         array = np.asarray(array, order="C")
         tensor = self.library.TF_AllocateTensor(
             NUMBERS[array.dtype.type],
@@ -173,6 +177,28 @@ class Session:
             self.library.TF_TensorData(tensor), array.ctypes.data, array.nbytes
         )
         return tensor
+
+    def _strings(self, array: np.ndarray) -> int:
+        tensor = self.library.TF_AllocateTensor(
+            STRING,
+            (ctypes.c_int64 * array.ndim)(*array.shape),
+            array.ndim,
+            array.size * STRING_BYTES,
+        )
+        place = self.library.TF_TensorData(tensor)
+        for text in array.flat:
+            self.library.TF_StringInit(place)
+            self.library.TF_StringCopy(place, text, len(text))
+            place += STRING_BYTES
+        return tensor
+
+    def _free_strings(self, tensor: int) -> None:
+        # Those of `_strings`, of which the library does not know.
+        if self.library.TF_TensorType(tensor) == STRING:
+            size = self.library.TF_TensorByteSize(tensor)
+            place = self.library.TF_TensorData(tensor)
+            for offset in range(0, size, STRING_BYTES):
+                self.library.TF_StringDealloc(place + offset)
 
     def _array(self, tensor: int) -> np.ndarray:
         library = self.library
@@ -221,6 +247,9 @@ _FUNCTIONS = {
     "TF_TensorData": "pp",
     "TF_TensorByteSize": "np",
     "TF_DeleteTensor": "ip",
+    "TF_StringInit": "ip",
+    "TF_StringCopy": "iptn",
+    "TF_StringDealloc": "ip",
     "TF_StringGetDataPointer": "pp",
     "TF_StringGetSize": "np",
     "_ZN10tensorflow21DisableXlaCompilationEv": "i",
@@ -507,8 +536,10 @@ def _run_warmup(session: Session, path: pathlib.Path) -> None:
     for request in warmup_requests(path):
         name = request.model_spec.signature_name
         inputs = {
-            key: np.frombuffer(
-                proto.tensor_content, DTYPES[proto.dtype]
+            key: (
+                np.array(proto.string_val, object)
+                if proto.dtype == STRING
+                else np.frombuffer(proto.tensor_content, DTYPES[proto.dtype])
             ).reshape([dim.size for dim in proto.tensor_shape.dim])
             for key, proto in request.inputs.items()
         }

@@ -7,14 +7,14 @@ Over REST it needs NumPy and the standard library, over gRPC TensorFlow, too;
 the command line needs what the package does."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vae_tf.serving import endpoints, splitting
-from vae_tf.serving.arguments import ARGUMENTS, latents, pixels, seeds
+from vae_tf.serving.arguments import ARGUMENTS, files, latents, pixels, seeds
 from vae_tf.serving.endpoints import MODEL, URL
 from vae_tf.serving.replies import State
 from vae_tf.serving.rest_transport import Rest
@@ -60,6 +60,29 @@ class Explanation(NamedTuple):
     log_marginal_likelihood: np.ndarray
     reconstruction_per_pixel: np.ndarray | None = None
     kl_per_dimension: np.ndarray | None = None
+
+
+class EncodedFile(NamedTuple):
+    """Of q(z|x), [N, D] each, where x is the image in a file: `image` [N, H, W,
+    C], as the model sees it. Zeros where a file is not `valid` [N], which is to
+    hold an image.
+    """
+
+    mean: np.ndarray
+    stddev: np.ndarray
+    image: np.ndarray
+    valid: np.ndarray
+
+
+class ScoredFile(NamedTuple):
+    """A `Score`, [N] each, with `image` and `valid` as of `EncodedFile`."""
+
+    elbo: np.ndarray
+    kl: np.ndarray
+    reconstruction: np.ndarray
+    log_marginal_likelihood: np.ndarray
+    image: np.ndarray
+    valid: np.ndarray
 
 
 class Client:
@@ -216,9 +239,25 @@ class Client:
         inputs = {"image": pixels(image), "seed": seeds(seed)}
         return Explanation(**self._ask("explain", **inputs))
 
+    def encode_bytes(
+        self, image_bytes: Sequence[bytes], seed: ArrayLike
+    ) -> EncodedFile:
+        """N PNG or JPEG files, fitted and converted as those of training, and
+        integers [N] for what that draws -> `encode` of the images in them.
+        """
+        inputs = {"image_bytes": files(image_bytes), "seed": seeds(seed)}
+        return EncodedFile(**self._ask("encode_bytes", **inputs))
+
+    def score_bytes(
+        self, image_bytes: Sequence[bytes], seed: ArrayLike
+    ) -> ScoredFile:
+        """As `encode_bytes`, of the same pixels, -> `score`."""
+        inputs = {"image_bytes": files(image_bytes), "seed": seeds(seed)}
+        return ScoredFile(**self._ask("score_bytes", **inputs))
+
     def predict(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-        """What any signature answers: output name -> [N, ...]. `z`, `image` and
-        `seed` are as those of the methods above.
+        """What any signature answers: output name -> [N, ...]. `z`, `image`,
+        `image_bytes` and `seed` are as those of the methods above.
         """
         return self._ask(
             signature,

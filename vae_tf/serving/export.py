@@ -27,6 +27,7 @@ MEASURED = (  # of evaluation-test.json
     "num_importance_samples",
     "units",
 )
+WRONG = {"f": np.nan, "i": -1, "O": b"no image"}  # by kind of dtype
 
 
 def export(
@@ -78,7 +79,7 @@ def export(
     export_dir = versions.place(export_dir)
     versions.require_unused(export_dir, version)
     versions.warn_of_others(export_dir)
-    functions = signatures(vae, num_importance_samples)
+    functions = signatures(vae, num_importance_samples, trained_on)
     traced = _traced(functions)
     with versions.workplace(export_dir) as hidden:
         bundle = hidden / "bundle"
@@ -129,10 +130,8 @@ def export_run(
 
 def _traced(functions: dict[str, Signature]) -> dict[str, Any]:
     return {
-        name: tf.function(
-            function, input_signature=specs, autograph=False
-        ).get_concrete_function()
-        for name, (function, specs) in functions.items()
+        name: function.get_concrete_function()
+        for name, (function, _) in functions.items()
     }
 
 
@@ -151,7 +150,7 @@ def _check(
     functions: dict[str, Signature], bundle: pathlib.Path, cases: pathlib.Path
 ) -> None:
     """Runs the bundle in a fresh process against the functions it was traced
-    from: one row, three, and three of which one is no number.
+    from: one row, three, and three of which one is no number, or no image.
     """
     arrays = {}
     for name, (function, specs) in functions.items():
@@ -159,12 +158,12 @@ def _check(
             inputs = warmup.examples(specs, rows)
             if case == "wrong":
                 for value in inputs.values():
-                    value[1] = np.nan if value.dtype == np.float32 else -1
+                    value[1] = WRONG[value.dtype.kind]
             outputs = function(**_tensors(inputs))
             for side, values in (("input", inputs), ("output", outputs)):
                 for key, value in values.items():
                     arrays[f"{name}/{case}/{side}/{key}"] = np.array(value)
-    # Strings, too, without pickles: PNG does not end with a zero.
+    # Strings, too, without pickles: neither PNG nor JPEG ends with a zero.
     arrays = {
         name: value.astype(bytes) if value.dtype == object else value
         for name, value in arrays.items()

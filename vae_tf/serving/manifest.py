@@ -1,6 +1,7 @@
 """What a bundle says of itself: `assets.extra/manifest.json`, and beside it a
 checksum of that."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from vae_tf.data.conversion import Conversion
 from vae_tf.likelihoods import LIKELIHOODS
 from vae_tf.posteriors import POSTERIORS
 from vae_tf.priors import PRIORS
@@ -67,6 +69,10 @@ def write(
             "range": [0, 1],
             "support": likelihood.support,
             "preprocessing": PREPROCESSING.get(likelihood.support),
+            # What the signatures that take files do with them.
+            "conversion": dataclasses.asdict(
+                Conversion.of(likelihood.support, trained_on or {})
+            ),
         },
         # Of `encode`: fixed draws of z, or 0 for a closed form.
         "posterior_moment_draws": getattr(posterior, "moment_draws", 0),

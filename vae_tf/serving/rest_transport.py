@@ -68,7 +68,8 @@ class Rest(Transport):
 
     def _ask_predict(self, deadline, signature, inputs, version):
         lists = {key: value.tolist() for key, value in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": lists})
+        request = {"signature_name": signature, "inputs": lists}
+        body = json.dumps(request, default=_packed)
         place = self._place(version)
         reply = self._exchange(
             deadline, "POST", f"{place}:predict", body.encode()
@@ -169,6 +170,11 @@ class Rest(Transport):
         with contextlib.suppress(ValueError):  # of what is no URL
             target = urllib.parse.urljoin(f"{self.address}/", target)
         return public(re.sub(r"(?is)/v1/models.*", "", target))
+
+
+def _packed(value: bytes) -> dict[str, str]:
+    """Binary strings into JSON."""
+    return {"b64": base64.b64encode(value).decode()}
 
 
 def _unpacked(value: dict) -> Any:

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 # Of `key_of`, beside the numbers from 0 on of `score`'s chunks: what else a
 # seed draws.
-POSTERIOR, PREPROCESSING = -1, -2
+POSTERIOR, BIT, LEVEL = -1, -2, -3
 
 Outputs = dict[str, tf.Tensor]
 
@@ -43,8 +43,17 @@ def normal(keys: tf.Tensor, number, shape: tuple[int, ...]) -> tf.Tensor:
     """Standard-normal draws [N, *shape]: of each key [N, 2], those of a
     number.
     """
+    return _drawn(tf.random.stateless_normal, keys, number, shape)
+
+
+def uniform(keys: tf.Tensor, number, shape: tuple[int, ...]) -> tf.Tensor:
+    """As `normal`, in [0, 1)."""
+    return _drawn(tf.random.stateless_uniform, keys, number, shape)
+
+
+def _drawn(draw, keys, number, shape) -> tf.Tensor:
     return tf.map_fn(
-        lambda key: tf.random.stateless_normal(
+        lambda key: draw(
             shape, tf.random.experimental.stateless_fold_in(key, number)
         ),
         keys,
@@ -66,3 +75,18 @@ def where(valid: tf.Tensor, output: tf.Tensor, other=float("nan")) -> tf.Tensor:
         rows, (-1, *[1] * (output.shape.rank - 1))
     )  # [N] -> [N, 1, ...]
     return tf.where(rows, tf.cast(output, tf.float32), other)
+
+
+def finite(outputs: Outputs) -> Outputs:
+    """Outputs with zeros in the rows where any of them is no finite number, and
+    `valid` bool [N], which is false there.
+    """
+    valid = tf.reduce_all(
+        [
+            tf.reduce_all(tf.math.is_finite(value), range(1, value.shape.rank))
+            for value in outputs.values()
+        ],
+        axis=0,
+    )
+    zeros = {key: where(valid, value, 0.0) for key, value in outputs.items()}
+    return zeros | {"valid": valid}

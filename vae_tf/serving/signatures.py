@@ -3,41 +3,57 @@
 Every input and output has a leading batch axis N and row i of an output depends
 on row i of the inputs alone, because TensorFlow Serving batches the requests of
 different clients together. For the same reason a wrong value never raises in
-the graph: it gives NaN in its own row. A wrong shape does raise: of it the
-server can make no batch."""
+the graph: it gives NaN in its own row, or zeros beside `valid`. A wrong shape
+does raise: of it the server can make no batch."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from vae_tf import objectives
+from vae_tf.data.conversion import Conversion
 from vae_tf.decoder import log_prob_of_pixels
 from vae_tf.evaluation.moments import importance_moments
 from vae_tf.inference.local_vae import LocalVAE
 from vae_tf.refusals import in_support
-from vae_tf.serving import rows
+from vae_tf.serving import image_bytes, rows
 from vae_tf.vae import VAE
 
-Signature = tuple[Callable[..., rows.Outputs], list[tf.TensorSpec]]
-PNG_CHANNELS = (1, 2, 3, 4)
+# What `tf.function` gives, and its inputs.
+Signature = tuple[Any, list[tf.TensorSpec]]
+PNG_CHANNELS, FILE_CHANNELS = (1, 2, 3, 4), (1, 3)
 # Floats of an image's draws decoded together by `score`, which bounds its
 # memory per image: eight draws of MNIST, one of 64x64 RGB.
 FLOATS_AT_ONCE = 8192
 
 
-def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
+def signatures(
+    vae: VAE,
+    num_importance_samples: int,
+    trained_on: Mapping[str, Any] | None = None,
+) -> dict[str, Signature]:
     """Signature name -> (function, specs of its inputs).
 
-    `sample_png` is there for images that PNG knows, of 1 to 4 channels, and
-    what takes images where the model has an encoder for those of clients.
+    `sample_png` is there for images that PNG knows, of 1 to 4 channels, what
+    takes images where the model has an encoder for those of clients, and what
+    takes files where images are grey or RGB.
 
     Args:
       vae: a trained model.
       num_importance_samples: K of `score`.
+      trained_on: what is known of its data, as `Data.describe` tells it.
     """
     latent_dim, image_shape = vae.encoder.latent_dim, vae.decoder.image_shape
+    conversion = Conversion.of(vae.decoder.likelihood.support, trained_on or {})
+    z_spec = tf.TensorSpec((None, latent_dim), tf.float32, "z")
+    image_spec = tf.TensorSpec((None, *image_shape), tf.float32, "image")
+    seed_spec = tf.TensorSpec((None,), tf.int64, "seed")
+    file_spec = tf.TensorSpec((None,), tf.string, "image_bytes")
 
+    @_traced_once(z_spec)
     def decode(z):
         """z [N, D] -> the mean of p(x|z) [N, H, W, C]."""
         z = rows.require(z, latent_dim)
@@ -45,6 +61,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             "image": rows.where(tf.math.is_finite(z), vae.decoder(z).mean())
         }
 
+    @_traced_once(z_spec, seed_spec)
     def decode_sample(z, seed):
         """z [N, D] and seeds [N] -> x ~ p(x|z) [N, H, W, C]; of the z that
         `sample` gives for these seeds, the images that it gives.
@@ -54,6 +71,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         image = drawn(vae.decoder.parameters(z), x_keys)
         return {"image": rows.where(tf.math.is_finite(z), image)}
 
+    @_traced_once(image_spec)
     def encode(image):
         """x [N, H, W, C] in [0, 1] -> mean and standard deviation of q(z|x),
         [N, D] each.
@@ -65,6 +83,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             "stddev": rows.where(valid, posterior.stddev()),
         }
 
+    @_traced_once(image_spec, seed_spec)
     def encode_sample(image, seed):
         """x [N, H, W, C] in [0, 1] and seeds [N] -> z ~ q(z|x) [N, D]."""
         image = rows.require(image, *image_shape)
@@ -78,6 +97,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         )
         return {"z": rows.where(rows.in_range(image), z)}
 
+    @_traced_once(seed_spec)
     def sample(seed):
         """Seeds [N] -> z ~ p(z) [N, D], the mean of p(x|z) and x ~ p(x|z), [N,
         H, W, C] each.
@@ -87,6 +107,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         mean = vae.decoder.likelihood.distribution(parameters).mean()
         return {"z": z, "mean": mean, "image": drawn(parameters, x_keys)}
 
+    @_traced_once(seed_spec)
     def sample_png(seed):
         """Seeds [N] -> the mean of p(x|z), z ~ p(z), as PNG [N]."""
         z, _ = latents(seed)
@@ -99,6 +120,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             )
         }
 
+    @_traced_once(image_spec)
     def reconstruct(image):
         """x [N, H, W, C] in [0, 1] -> the mean of p(x|z) at the mean of q(z|x),
         [N, H, W, C].
@@ -106,6 +128,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         image = rows.require(image, *image_shape)
         return {"image": rows.where(rows.in_range(image), vae(image))}
 
+    @_traced_once(image_spec, seed_spec)
     def score(image, seed):
         """x [N, H, W, C] that p(x|z) gives probability, and seeds [N] -> the
         ELBO, its terms and log p(x), [N] each, in nats; see
@@ -114,6 +137,7 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
         image = rows.require(image, *image_shape)
         return bounds(image, vae.encoder(image), seed)
 
+    @_traced_once(image_spec, seed_spec)
     def explain(image, seed):
         """As `score`, and what the terms are made of: E_q[log p(x_i|z)] of each
         pixel [N, H, W, C] where the likelihood says it, and KL(q(z_d|x) ||
@@ -132,6 +156,26 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
                 ),
             )
         return outputs
+
+    @_traced_once(file_spec, seed_spec)
+    def encode_bytes(image_bytes, seed):
+        """Files [N] and seeds [N] -> `encode` of the images in them, the images
+        [N, H, W, C], and whether each file holds one [N].
+        """
+        image = read(image_bytes, seed)
+        return rows.finite(encode(image) | {"image": image})
+
+    @_traced_once(file_spec, seed_spec)
+    def score_bytes(image_bytes, seed):
+        """As `encode_bytes`, with `score`."""
+        image = read(image_bytes, seed)
+        return rows.finite(score(image, seed) | {"image": image})
+
+    @_traced_once(file_spec, seed_spec)
+    def read(files, seed):
+        files = rows.require(files)
+        keys = rows.keys_of(seed, "image_bytes", files)
+        return image_bytes.images(files, keys, image_shape, conversion)
 
     def bounds(image, posterior, seed, by_pixel=False):
         keys = rows.keys_of(seed, "image", image)
@@ -198,26 +242,39 @@ def signatures(vae: VAE, num_importance_samples: int) -> dict[str, Signature]:
             fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
 
-    z = tf.TensorSpec((None, latent_dim), tf.float32, "z")
-    image = tf.TensorSpec((None, *image_shape), tf.float32, "image")
-    seed = tf.TensorSpec((None,), tf.int64, "seed")
-    functions: dict[str, Signature] = {
-        "decode": (decode, [z]),
-        "serving_default": (decode, [z]),
-        "decode_sample": (decode_sample, [z, seed]),
-        "sample": (sample, [seed]),
-    }
+    functions = [decode, decode_sample, sample]
     if image_shape[-1] in PNG_CHANNELS:
-        functions["sample_png"] = (sample_png, [seed])
-    if isinstance(vae, LocalVAE):
-        return functions
-    return functions | {
-        "encode": (encode, [image]),
-        "encode_sample": (encode_sample, [image, seed]),
-        "reconstruct": (reconstruct, [image]),
-        "score": (score, [image, seed]),
-        "explain": (explain, [image, seed]),
+        functions.append(sample_png)
+    if not isinstance(vae, LocalVAE):
+        functions += [encode, encode_sample, reconstruct, score, explain]
+        functions += [_finite(one) for one in (encode, reconstruct, score)]
+        if image_shape[-1] in FILE_CHANNELS:
+            functions += [encode_bytes, score_bytes]
+    named = {one.python_function.__name__: one for one in functions}
+    return {
+        name: (one, list(one.input_signature))
+        for name, one in {"serving_default": decode, **named}.items()
     }
+
+
+def _traced_once(*specs: tf.TensorSpec) -> Callable[[Callable], Any]:
+    """A function that other signatures share: in a bundle, each time that it is
+    written costs every signature's first run.
+    """
+    return functools.partial(
+        tf.function, input_signature=specs, autograph=False
+    )
+
+
+def _finite(function):
+    """A signature, with `rows.finite` outputs."""
+
+    @functools.wraps(function.python_function)  # which names its inputs
+    def finite(*inputs):
+        return rows.finite(function(*inputs))
+
+    finite.__name__ = f"{function.python_function.__name__}_finite"
+    return _traced_once(*function.input_signature)(finite)
 
 
 def z_and_x_keys(keys: tf.Tensor) -> list[tf.Tensor]:

@@ -101,8 +101,9 @@ def _compare(
         )
     for key, value in inputs.items():
         dtype, shape = expected[key]
+        wanted = np.dtype(object if dtype == "string" else dtype)
         received = (-1, *value.shape[1:])
-        if value.dtype != dtype or received != shape:
+        if value.dtype != wanted or received != shape:
             raise InvalidRequest(
                 f"{key}: expected {written('N', *shape[1:])} of {dtype}, "
                 f"received {written(*value.shape)} of {value.dtype}."

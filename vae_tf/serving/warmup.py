@@ -34,8 +34,8 @@ def write(functions: dict[str, Signature], path: pathlib.Path) -> None:
 
 
 def examples(specs: list[tf.TensorSpec], rows: int) -> dict[str, np.ndarray]:
-    """Valid inputs of a signature: normal latents, seeds, and images of bits,
-    which every likelihood gives probability.
+    """Valid inputs of a signature: normal latents, seeds, images of bits, which
+    every likelihood gives probability, and files of either kind.
     """
     generator = np.random.default_rng(rows)
     inputs = {}
@@ -45,16 +45,28 @@ def examples(specs: list[tf.TensorSpec], rows: int) -> dict[str, np.ndarray]:
             value: np.ndarray = generator.integers(-(2**63), 2**63 - 1, shape)
         elif spec.name == "image":
             value = generator.integers(0, 2, shape)
+        elif spec.name == "image_bytes":
+            value = np.array([_file(generator, row) for row in range(rows)])
         else:
             value = generator.standard_normal(shape)
         inputs[spec.name] = value.astype(spec.dtype.as_numpy_dtype)
     return inputs
 
 
+def _file(generator: np.random.Generator, row: int) -> bytes:
+    levels = generator.integers(0, 256, (16, 16, 3), np.uint8)
+    encode = (tf.io.encode_png, tf.io.encode_jpeg)[row % 2]
+    return encode(levels).numpy()
+
+
 def _tensor(value: np.ndarray) -> tensor_pb2.TensorProto:
     Shape = tensor_shape_pb2.TensorShapeProto
-    return tensor_pb2.TensorProto(
+    proto = tensor_pb2.TensorProto(
         dtype=tf.as_dtype(value.dtype).as_datatype_enum,
         tensor_shape=Shape(dim=[Shape.Dim(size=size) for size in value.shape]),
-        tensor_content=value.tobytes(),
     )
+    if value.dtype == object:
+        proto.string_val.extend(value)
+    else:
+        proto.tensor_content = value.tobytes()
+    return proto
