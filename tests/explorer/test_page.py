@@ -185,15 +185,18 @@ class PageTest(Exported):
             box = tab.locator("#drawing").bounding_box()
             middle = box["x"] + box["width"] / 2
             self.listen(tab, "chosen")
+            tab.fill("#brush", "12")
             tab.mouse.move(middle, box["y"] + 20)
             tab.mouse.down()
             tab.mouse.move(middle, box["y"] + box["height"] - 20, steps=5)
             tab.mouse.up()
-            tab.wait_for_function("() => window.chosen")
-            tab.wait_for_timeout(1000)
+            # Until the whole stroke is there.
+            tab.wait_for_function(
+                "() => window.chosen?.image.flat(2).reduce((a, b) => a + b) > 2"
+            )
+            tab.wait_for_timeout(500)
             found = tab.evaluate("() => window.chosen")
             image = np.array([found["image"]])
-            self.assertGreater(image.sum(), 4)  # a stroke of bits
             self.assertAllEqual(np.unique(image), [0, 1])
             score = self.client.score(image, [0])
             self.assertAllClose(found["terms"]["elbo"], score.elbo, rtol=1e-5)
