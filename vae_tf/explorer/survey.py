@@ -8,9 +8,10 @@ from vae_tf.serving.client import Client
 
 MAX_IMAGES = 2000
 MAX_PIXELS = 4_000_000  # of all of them: what an endpoint is asked for at once
-TAKEN_APART = 200  # images whose ELBO tells what each dimension holds
-OWN_IMAGES = 300  # draws of the model that stand in for held-out images
-PRIOR_POINTS = 300
+# Images and pixels whose ELBO, of many draws, tells what each dimension holds.
+TAKEN_APART, PIXELS_TAKEN_APART = 200, 160_000
+# Draws of the model: of its prior, and in the place of held-out images.
+OWN_IMAGES, PIXELS_OF_ITS_OWN = 300, 1_000_000
 
 
 class Survey(NamedTuple):
@@ -44,14 +45,14 @@ def survey(
       ServingError: no answer.
     """
     known = client.signatures()
-    drawn = client.sample(range(OWN_IMAGES))
+    size = client.sample([0]).mean.size
+    own = max(1, min(OWN_IMAGES, PIXELS_OF_ITS_OWN // size))
+    drawn = client.sample(range(own))
     are_held_out = images is not None and "encode" in known
     if images is None or not are_held_out:
         # Of a Normal, some pixels are drawn outside [0, 1].
         images, labels = np.clip(drawn.image, 0, 1), None
-    count = max(
-        1, min(MAX_IMAGES, MAX_PIXELS // int(np.prod(images.shape[1:])))
-    )
+    count = max(1, min(MAX_IMAGES, MAX_PIXELS // size))
     images = images[:count]
     if "encode" in known:
         mean, stddev = client.encode(images)
@@ -61,9 +62,10 @@ def survey(
     sample = None
     if "encode_sample" in known:
         sample = client.encode_sample(images, range(len(images)))
+    _warm_up(client, known, images[:1], mean[:1])
     found = {}
     if "explain" in known:
-        some = images[:TAKEN_APART]
+        some = images[: max(1, min(TAKEN_APART, PIXELS_TAKEN_APART // size))]
         found = client.predict("explain", image=some, seed=range(len(some)))
     if "kl_per_dimension" in found:
         told = np.nanmean(found["kl_per_dimension"], 0)
@@ -81,3 +83,21 @@ def survey(
         per_dimension_name=name,
         are_held_out=are_held_out,
     )
+
+
+def _warm_up(client: Client, known, image: np.ndarray, z: np.ndarray) -> None:
+    """Asks what the page will ask: a first answer takes many times as long."""
+    inputs = {
+        "image": image,
+        "z": z,
+        "seed": [0],
+        "image_bytes": client.sample_png([0]) if "sample_png" in known else [],
+    }
+    for signature, names in (
+        ("decode", ["z"]),
+        ("decode_sample", ["z", "seed"]),
+        ("reconstruct", ["image"]),
+        ("encode_bytes", ["image_bytes", "seed"]),
+    ):
+        if signature in known:
+            client.predict(signature, **{name: inputs[name] for name in names})

@@ -20,11 +20,10 @@ export function wireChosen({ state, view, goTo, action, planeListeners }) {
     await choose(image, label === null ? "" : `(${label})`);
   }
 
-  async function choose(image, label) {
-    if (!has("encode")) {
-      throw new Error(words.said("no_encoder"));
-    }
-    const encoded = await predict("encode", { image: [image] }, { quiet: true });
+  // `known`: its posterior, where that has been asked for.
+  async function choose(image, label, known = null) {
+    if (!has("encode")) throw new Error(words.said("no_encoder"));
+    const encoded = known ?? await predict("encode", { image: [image] }, { quiet: true });
     const reconstruction = await predict("reconstruct", { image: [image] }, { quiet: true });
     const asked = { image: [image], seed: [state.seed] };
     const terms = await predict(has("explain") ? "explain" : "score", asked);
@@ -41,7 +40,7 @@ export function wireChosen({ state, view, goTo, action, planeListeners }) {
       found.decoded = (await predict("decode", { z }, { quiet: true })).image;
     }
     show();
-    goTo(found.mean);
+    goTo(found.mean, { quiet: true }); // what was asked is the image's
   }
 
   const has = (signature) => state.model.signatures.includes(signature);

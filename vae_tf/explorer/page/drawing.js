@@ -1,6 +1,7 @@
 // An image of one's own, drawn or from a file: it goes to the model as a file,
 // which fits and converts it as in training.
 import { predict } from "./api.js";
+import { show } from "./asked.js";
 import * as words from "./words.js";
 
 const SIDE = 280; // pixels of the longer side of a drawing
@@ -32,10 +33,11 @@ export function wireDrawing({ state, action, chosen }) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const b64 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
     const asked = { image_bytes: [{ b64 }], seed: [state.seed] };
-    const { image, valid } = await predict("encode_bytes", asked, { quiet: true });
-    if (!valid[0]) throw new Error("That is no image that the model can read: expected PNG or JPEG.");
-    await chosen.choose(image[0], "");
-    await predict("score_bytes", asked);
+    const encoded = await predict("encode_bytes", asked, { quiet: true });
+    if (!encoded.valid[0]) throw new Error("That is no image that the model can read: expected PNG or JPEG.");
+    await chosen.choose(encoded.image[0], "", encoded);
+    // What gives the same ELBO without this page.
+    show({ signature_name: "score_bytes", inputs: asked });
   });
 
   let from = null, changed = false, busy = false;

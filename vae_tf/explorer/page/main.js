@@ -33,15 +33,16 @@ export function action(act) {
 }
 
 // The newest place is decoded; those that were passed meanwhile are not.
-let busy = false, asked = false;
-async function decode() {
+let busy = false, asked = false, quiet = false;
+async function decode(options = {}) {
   asked = true;
+  quiet = options.quiet ?? false;
   if (busy) return;
   busy = true;
   while (asked) {
     asked = false;
     const z = state.z;
-    const image = await shown([z]).catch((error) => fail(error));
+    const image = await shown([z], { quiet }).catch((error) => fail(error));
     if (image) {
       paint(byId("walk"), image[0]);
       byId("walk").dispatchEvent(new CustomEvent("shown", { detail: { z, image: image[0] } }));
@@ -59,7 +60,7 @@ async function shown(z, options) {
   return image;
 }
 
-function go(z) {
+function go(z, options) {
   state.z = z;
   const names = z.length > 2 ? "|z|" : "z";
   const told = z.length > 2 ? Math.hypot(...z).toFixed(2) : `(${z.map((v) => v.toFixed(2)).join(", ")})`;
@@ -68,14 +69,14 @@ function go(z) {
     slider.value = z[slider.dataset.dimension];
     slider.nextElementSibling.value = z[slider.dataset.dimension].toFixed(2);
   }
-  decode();
+  decode(options);
 }
 
 // To a z that need not lie in the plane: the cross goes where it is seen.
-function goTo(z) {
+function goTo(z, options) {
   view.at = project(state.plane, z);
   view.draw();
-  go(z);
+  go(z, options);
 }
 
 const view = new Plane(byId("plane"), {
@@ -173,7 +174,7 @@ async function start() {
   const has = (signature) => state.model.signatures.includes(signature);
   document.querySelector("[name=shows][value=draw]").disabled = !has("decode_sample");
   document.querySelector("[name=points][value=samples]").disabled = !has("encode_sample");
-  byId("shows").addEventListener("change", decode);
+  byId("shows").addEventListener("change", () => decode());
   byId("points").addEventListener("change", () => {
     view.kind = chosenOf("points");
     view.resize();
