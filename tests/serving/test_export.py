@@ -335,7 +335,7 @@ class ExportRunTest(FinishedRun):
             measured["log_marginal_likelihood"],
         )
         (run_dir / "evaluation-test.json").write_text("{}")
-        with self.assertRaisesRegex(vae_tf.UserError, "damaged file"):
+        with self.assertRaisesRegex(vae_tf.UserError, "changed or damaged"):
             vae_tf.export_run(run_dir, directory)
 
 
