@@ -179,8 +179,10 @@ class UpConvolution(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, features):
-        kernel = keras.ops.flip(self.kernel, (0, 1))
+        kernel = self.kernel
         for axis in (0, 1):
+            # One axis at a time: OpenVINO reverses no two at once.
+            kernel = keras.ops.flip(kernel, axis)
             before, after = ([[0, 0]] * 4 for _ in range(2))
             before[axis], after[axis] = [1, 0], [0, 1]
             kernel = keras.ops.pad(kernel, before) + keras.ops.pad(

@@ -160,7 +160,10 @@ def exact_kl(
     posterior: tfd.Distribution, prior: tfd.Distribution
 ) -> tf.Tensor | None:
     """KL(q(z|x) || p(z)) `[B]`, in nats, where it has a closed form."""
-    if {type(posterior), type(prior)} == {tfd.MultivariateNormalDiag}:
+    if all(
+        isinstance(one, tfd.MultivariateNormalDiag)
+        for one in (posterior, prior)
+    ):
         # By dimension, of which free bits are made, too: computed once.
         return tf.reduce_sum(kl_per_dimension(posterior, prior), axis=-1)
     try:

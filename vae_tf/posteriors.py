@@ -84,7 +84,17 @@ class MeanField(Posterior):
 
     def call(self, features):
         loc, raw_scale = tf.split(self.parameters(features), 2, axis=-1)
-        return tfd.MultivariateNormalDiag(loc, _positive(raw_scale))
+        return _DiagonalNormal(loc, _positive(raw_scale))
+
+
+class _DiagonalNormal(tfd.MultivariateNormalDiag):
+    """Whose moments are not broadcast: ONNX has no BroadcastArgs."""
+
+    def _mean(self):
+        return self.loc
+
+    def _stddev(self):  # abs as in TFP: without it, XLA rounds otherwise
+        return tf.abs(self.scale.diag_part())
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -210,9 +220,7 @@ class IAF(Posterior):
         base = tfd.MultivariateNormalDiag(
             tf.zeros_like(loc), tf.ones(self.latent_dim)
         )
-        steps = [
-            AutoregressiveStep(made.given(features)) for made in self.steps
-        ]
+        steps = [AutoregressiveStep(m.given(features)) for m in self.steps]
         first = [tfb.Shift(loc), tfb.Scale(_positive(raw_scale))]
         return Flow(base, tfb.Chain(steps[::-1] + first))
 
@@ -237,16 +245,12 @@ class Flow(tfd.TransformedDistribution):
     def _fixed_draws(self):
         dim = self.event_shape[-1]
         # NumPy promises that this stream never changes.
-        half = np.random.RandomState(0).standard_normal(
-            (MOMENT_DRAWS // 2, dim)
-        )
+        half = np.random.RandomState(0).randn(MOMENT_DRAWS // 2, dim)
         noise = np.concatenate([half, -half]).astype(np.float32)
         ones = [1] * len(self.batch_shape)
         noise = tf.reshape(noise, [MOMENT_DRAWS, *ones, dim])
         # [64, 1, D] -> [64, B, D]
-        return self.bijector.forward(
-            noise + tf.zeros_like(self.distribution.mean())
-        )
+        return self.bijector.forward(noise + self.distribution.loc)
 
     def _mean(self):
         return tf.reduce_mean(self._fixed_draws(), axis=0)
@@ -349,16 +353,12 @@ class MADE(keras.layers.Layer):
             self.biases.append(
                 self.add_weight(mask.shape[1:], "zeros", name=f"bias_{number}")
             )
-        self.context_map = keras.layers.Dense(
-            self.hidden_units[0], use_bias=False, dtype=self.dtype_policy
-        )
+        settings = {"use_bias": False, "dtype": self.dtype_policy}
+        self.context_map = keras.layers.Dense(self.hidden_units[0], **settings)
         self.context_map.build(context_shape)
         if self.context_to_outputs:
             self.output_map = keras.layers.Dense(
-                2 * self.dim,
-                use_bias=False,
-                kernel_initializer=_small(),
-                dtype=self.dtype_policy,
+                2 * self.dim, kernel_initializer=_small(), **settings
             )
             self.output_map.build(context_shape)
         super().build(x_shape)
