@@ -100,6 +100,7 @@ function legend() {
   const { model } = state;
   const parts = [model.are_held_out ? "held_out" : "own_draws", "legend_contours"];
   parts.push(model.prior === "standard_normal" ? "legend_circles" : "legend_prior");
+  parts.push("legend_new");
   if (model.signatures.includes("encode")) parts.push("legend_ellipse");
   const place = byId("legend");
   place.replaceChildren();

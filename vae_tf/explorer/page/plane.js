@@ -163,20 +163,14 @@ export class Plane {
     context.font = `bold ${13 * ratio}px system-ui, sans-serif`;
     context.fillStyle = context.strokeStyle = mark;
     context.lineWidth = 1.5 * ratio;
-    for (const point of [...(marks.draws ?? []), ...(marks.prior ?? [])]) {
-      const [x, y] = this.pixel(point);
-      context.beginPath();
-      context.arc(x, y, 2 * ratio, 0, 2 * Math.PI);
-      context.fill();
-    }
+    for (const point of marks.draws ?? []) this.dot(context, point, 2).fill();
+    for (const point of marks.prior ?? []) this.dot(context, point, 4).stroke();
     if (marks.ellipse) this.ellipse(context, marks.ellipse);
     if (marks.way) this.line(context, marks.way);
     for (const name of ["A", "B"]) {
       if (!marks[name]) continue;
       const [x, y] = this.pixel(marks[name]);
-      context.beginPath();
-      context.arc(x, y, 4 * ratio, 0, 2 * Math.PI);
-      context.fill();
+      this.dot(context, marks[name], 4).fill();
       context.fillText(name, x + 6 * ratio, y - 6 * ratio);
     }
     const [x, y] = this.pixel(this.flat ? [this.at[0], 0] : this.at);
@@ -187,6 +181,13 @@ export class Plane {
       context.lineTo(x + 12 * dx * ratio, y + 12 * dy * ratio);
     }
     context.stroke();
+  }
+
+  dot(context, point, radius) {
+    const [x, y] = this.pixel(point);
+    context.beginPath();
+    context.arc(x, y, radius * this.ratio, 0, 2 * Math.PI);
+    return context;
   }
 
   // Two standard deviations of a Gaussian of this mean and covariance.
