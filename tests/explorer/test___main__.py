@@ -64,6 +64,7 @@ class CommandTest(FinishedRun):
         self.refused("--bundle: expected an exp", bundle=str(self.finished))
         self.refused("expected one of --bundle and --url", bundle="x", url="y")
         self.refused("url: expected http", url="127.0.0.1:8501")
+        self.refused("--bundle: expected an exp", bundle="")
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()

@@ -35,7 +35,7 @@ PIXELS = """id => {
 
 
 @contextlib.contextmanager
-def shown(client, held, about, chromium, **context):
+def shown(client, held, about, chromium, fails=False):
     """A page of the explorer, ready."""
     seen = survey(client, *held)
     application = rooms.Explorer(client, seen, about).application()
@@ -47,13 +47,14 @@ def shown(client, held, about, chromium, **context):
         while not server.started:
             pass
         port = server.servers[0].sockets[0].getsockname()[1]
-        tab = chromium.new_context(**context).new_page()
+        tab = chromium.new_context().new_page()
         errors = []
         tab.on("pageerror", lambda error: errors.append(error))
         tab.goto(f"http://127.0.0.1:{port}/")
         tab.wait_for_selector("body[data-ready]")
         yield tab
         assert not errors, errors
+        assert fails or tab.locator("#failure").is_hidden(), "it failed"
         tab.close()
     finally:
         server.should_exit = True
@@ -72,7 +73,7 @@ class PageTest(Exported):
         cls.held = random_bits(40), np.arange(40) % 10
 
     @contextlib.contextmanager
-    def page(self, client=None, **about):
+    def page(self, client=None, fails=False, **about):
         about = {
             "source": "runs/x",
             "url": "http://127.0.0.1:8501",
@@ -81,7 +82,7 @@ class PageTest(Exported):
             "posterior": "mean_field",
         } | about
         with shown(
-            client or self.client, self.held, about, self.chromium
+            client or self.client, self.held, about, self.chromium, fails
         ) as tab:
             yield tab
 
@@ -138,6 +139,22 @@ class PageTest(Exported):
             asked = self.asked(tab)
             self.assertEqual(asked["signature_name"], "decode")
             self.assertAllClose(asked["inputs"]["z"], [found["z"]])
+
+    def test_a_mouse_that_leaves_takes_nothing_with_it(self):
+        with self.page() as tab:
+            limit = self.limit(tab)
+            self.point_at(tab, (0.5, -0.5), limit)
+            tab.mouse.down()
+            tab.mouse.up()
+            tab.wait_for_timeout(1000)
+            stay = tab.locator("#z").text_content()
+            asked = self.asked(tab)
+            self.point_at(tab, (2.0, 2.0), limit)
+            self.assertNotEqual(tab.locator("#z").text_content(), stay)
+            tab.mouse.move(5, 5, steps=20)
+            tab.wait_for_timeout(300)
+            self.assertEqual(tab.locator("#z").text_content(), stay)
+            self.assertEqual(self.asked(tab), asked)
 
     def test_keys_walk_and_choose(self):
         with self.page() as tab:
@@ -213,7 +230,7 @@ class PageTest(Exported):
         Image.fromarray(np.full((20, 40, 3), 255, np.uint8)).save(path)
         broken = self.export_dir / "broken.png"
         broken.write_bytes(b"\x89PNG and no more")
-        with self.page() as tab:
+        with self.page(fails=True) as tab:
             tab.set_input_files("#file", path)
             tab.wait_for_selector("#chosen:not([hidden])")
             self.assertGreater(self.pixels(tab, "chosen-image").mean(), 0.3)
@@ -263,10 +280,11 @@ class PageTest(Exported):
         with self.page() as tab:
             limit = self.limit(tab)
             first = self.point_at(tab, (-1, 0.5), limit)["z"]
-            tab.click("#set-a")
+            tab.focus("#plane")
+            tab.keyboard.press("a")
             last = self.point_at(tab, (1, 1), limit)["z"]
             self.listen(tab, "way")
-            tab.click("#set-b")
+            tab.keyboard.press("b")
             tab.wait_for_function("() => window.way")
             way = tab.evaluate("() => window.way")
             self.assertLen(way["z"], 11)
@@ -306,6 +324,12 @@ class PageTest(Exported):
             found = self.point_at(tab, (0.3, -0.7), limit)
             (image,) = self.client.decode([found["z"]])
             self.assertAllClose(found["image"], image, atol=1e-6)
+            tab.focus("#plane")
+            self.listen(tab, "walk")
+            tab.keyboard.press("ArrowRight")  # There it stays.
+            tab.wait_for_function("() => window.walk")
+            found = tab.evaluate("() => window.walk")
+            (image,) = self.client.decode([found["z"]])
             tab.wait_for_timeout(200)
             tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
             tab.click("[data-copy=curl]")

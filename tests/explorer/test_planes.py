@@ -79,6 +79,8 @@ class PlanesTest(tf.test.TestCase):
         far = self.generator.normal(0, 10, (1000, 2))
         limit = planes.limit_of(far)
         self.assertGreater(np.mean(np.abs(far).max(1) < limit), 0.98)
+        far[0] = np.nan
+        self.assertTrue(np.isfinite(planes.limit_of(far)))
 
 
 if __name__ == "__main__":

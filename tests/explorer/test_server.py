@@ -165,6 +165,14 @@ class ServerTest(Exported):
         reply = self.page.post(PREDICT, content=b"[" * 100_000)
         self.assertEqual(reply.status_code, 400)
 
+    def test_no_other_site_makes_it_work(self):
+        body = json.dumps({"inputs": {"z": [[0.0, 0.0]]}})
+        for site, code in (("cross-site", 403), ("same-origin", 200)):
+            reply = self.page.post(
+                PREDICT, content=body, headers={"Sec-Fetch-Site": site}
+            )
+            self.assertEqual(reply.status_code, code)
+
     def test_answers_pages_of_this_machine_alone(self):
         reply = self.page.get("/model", headers={"Host": "example.com"})
         self.assertEqual(reply.status_code, 400)

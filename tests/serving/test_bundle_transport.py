@@ -45,8 +45,13 @@ class BundleTransportTest(tf.test.TestCase):
         self.assertContainsSubset(["decode", "score"], self.client.signatures())
         found = self.client.predict("sample", seed=[5])
         self.assertAllEqual(found["z"], self.client.sample([5]).z)
-        with self.assertRaisesRegex(errors.InvalidRequest, "nothing"):
-            self.client.predict("nothing", z=[[0.0, 0.0]])
+        for wrong, words in (
+            ({"z": [[0.0, 0.0]]}, "nothing: expected"),
+            ({}, "received none"),
+            ({"signature": [1]}, "received signature"),
+        ):
+            with self.assertRaisesRegex(errors.InvalidRequest, words):
+                self.client.predict("nothing", **wrong)
 
     def test_it_takes_what_it_can_use(self):
         for wrong in (

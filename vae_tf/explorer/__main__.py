@@ -10,23 +10,27 @@ import pathlib
 import socket
 import tempfile
 import threading
+import warnings
 import webbrowser
 from collections.abc import Iterator
 from typing import Any
 
 from vae_tf import command_line
+from vae_tf.serving import endpoints
 from vae_tf.serving.bundle_transport import SCHEME, version_of
 from vae_tf.serving.check import MANIFEST
-from vae_tf.serving.client import MODEL, URL, Client
+from vae_tf.serving.client import Client
+from vae_tf.serving.client_commands import Status, token_of
+from vae_tf.serving.endpoints import URL
 from vae_tf.serving.errors import ServingError
-from vae_tf.settings import Settings, UserError, setting
+from vae_tf.settings import UserError, setting
 
 HOST = "127.0.0.1"
 FAMILIES = ("likelihood", "posterior", "prior", "num_importance_samples")
 
 
 @dataclasses.dataclass(frozen=True)
-class Explore(Settings):
+class Explore(Status):
     run_dir: str | None = setting(
         None,
         "a run: its model, or beside --bundle and --url its held-out images "
@@ -36,8 +40,9 @@ class Explore(Settings):
     bundle: str | None = setting(
         None, "an exported version, or the directory of several", path=True
     )
-    url: str | None = setting(None, "a server that has the model")
-    model: str = setting(MODEL, "the name under which it has it")
+    url: str | None = setting(  # type: ignore[assignment]  # unset: none
+        None, "a server: http://host:port, https, grpc or grpcs"
+    )
     data_dir: str | None = setting(
         None,
         "TFDS data directory, where it is not the run's",
@@ -54,13 +59,31 @@ class Explore(Settings):
 def _endpoint(settings: Explore) -> Iterator[tuple[Client, dict[str, Any]]]:
     """A client, and what the page says of its model."""
     about: dict[str, Any] = {"url": URL, "model": settings.model}
-    if settings.url:
-        about |= {"url": settings.url, "source": settings.url}
-        with Client(settings.url, settings.model) as client:
+    if settings.url is not None:
+        # Without user and password.
+        url = endpoints.public(settings.url).replace("***@", "", 1)
+        about |= {"url": url, "source": url}
+        if url != settings.url:
+            about["authorization"] = "basic"
+        if settings.token_file:
+            about["authorization"] = "bearer"
+        if settings.run_dir:
+            from vae_tf.runs.reading import config_of
+
+            config = config_of(settings.run_dir)
+            about |= {name: getattr(config, name) for name in FAMILIES[:3]}
+        with Client(
+            settings.url,
+            settings.model,
+            version=settings.version,
+            label=settings.label,
+            token=token_of(settings.token_file),
+            ca_file=settings.ca_file,
+        ) as client:
             yield client, about
         return
     with contextlib.ExitStack() as stack:
-        if settings.bundle:
+        if settings.bundle is not None:
             about["source"] = settings.bundle
             bundle = version_of(settings.bundle)
         else:
@@ -83,12 +106,26 @@ def _exported(run_dir: str, place: str) -> pathlib.Path:
     return vae_tf.export_run(run_dir, place)
 
 
-def _held_out(run_dir: str, data_dir: str | None):
-    """Images and classes of a run's validation split."""
+def _held_out(settings: Explore):
+    """Images and classes of a run's validation split; nothing of no run, and of
+    the run that is shown where its data is out of reach.
+    """
+    alone = settings.bundle is None and settings.url is None
+    run_dir = settings.run_dir or ("runs/latest" if alone else None)
+    if run_dir is None:
+        return ()
     from vae_tf.pictures import snapshots
     from vae_tf.runs.directory import load_data_of_run
 
-    return snapshots.held_out(load_data_of_run(run_dir, data_dir))
+    try:
+        return snapshots.held_out(load_data_of_run(run_dir, settings.data_dir))
+    except UserError as error:
+        if not alone:
+            raise
+        warnings.warn(
+            f"{error} The page shows draws of the model instead.", stacklevel=2
+        )
+        return ()
 
 
 def _listening(port: int) -> socket.socket:
@@ -112,10 +149,9 @@ def explore(given: dict[str, Any]) -> None:
       UserError: there is no such run, bundle or server, or no free port.
     """
     settings = Explore(**given)
-    if settings.bundle and settings.url:
+    if settings.bundle is not None and settings.url is not None:
         raise UserError(
-            f"--url: expected one of --bundle and --url, received both "
-            f"({settings.bundle!r}, {settings.url!r})."
+            "--url: expected one of --bundle and --url, received both."
         )
     try:
         import uvicorn
@@ -128,18 +164,10 @@ def explore(given: dict[str, Any]) -> None:
         ) from None
     from vae_tf.explorer.survey import survey
 
-    run_dir = settings.run_dir
-    if not (settings.bundle or settings.url):
-        run_dir = run_dir or "runs/latest"
     with contextlib.closing(_listening(settings.port)) as listener:
         with _endpoint(settings) as (client, about):
             try:
-                held = (
-                    _held_out(run_dir, settings.data_dir)
-                    if run_dir
-                    else (None, None)
-                )
-                seen = survey(client, *held)
+                seen = survey(client, *_held_out(settings))
             except ServingError as error:
                 raise UserError(str(error)) from error
             application = Explorer(client, seen, about).application()

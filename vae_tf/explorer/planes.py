@@ -11,7 +11,8 @@ from vae_tf.pictures.latent_points import principal_plane
 from vae_tf.settings import UserError
 
 CELLS = 96  # of a density, along a side
-BANDWIDTH = 0.12  # that smooths it: 2,000 images are not all there are
+# That smooths it: 2,000 images are not all there are. At least a cell.
+BANDWIDTH = 0.12
 MASSES = (0.95, 0.8, 0.5)  # of the density, inside each contour
 LIMIT = 3.5  # from the middle to a side, at least
 AT_ONCE = 256  # points whose densities are summed together
@@ -103,7 +104,8 @@ def contours(
     list of (u, v).
     """
     axis = np.linspace(-limit, limit, CELLS)
-    smoothed = covariances + BANDWIDTH**2 * np.eye(2)
+    bandwidth = max(BANDWIDTH, axis[1] - axis[0])
+    smoothed = covariances + bandwidth**2 * np.eye(2)
     height = density(points, smoothed, axis, axis)
     falling = np.sort(height, axis=None)[::-1]
     reached = np.cumsum(falling) / falling.sum()
@@ -124,5 +126,7 @@ def contours(
 
 def limit_of(points: np.ndarray) -> float:
     """How far the page shows: all but the furthest hundredth of the points."""
-    furthest = np.quantile(np.abs(points).max(-1), 0.99) if len(points) else 0
+    distances = np.abs(points).max(-1)
+    distances = distances[np.isfinite(distances)]
+    furthest = np.quantile(distances, 0.99) if len(distances) else 0
     return float(np.round(max(LIMIT, 1.1 * furthest), 2))

@@ -32,6 +32,14 @@ FRAME_MILLISECONDS = 80
 SHORTEST_SIDE = 196  # pixels of an animation
 
 
+class _Page(StaticFiles):
+    def file_response(self, *args, **kwargs) -> Response:
+        response = super().file_response(*args, **kwargs)
+        # Or a browser mixes the modules of two versions.
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 class Explorer:
     """The answers, of one endpoint.
 
@@ -62,7 +70,7 @@ class Explorer:
                         ("/v1/models/{model}:predict", self.predict),
                     )
                 ),
-                Mount("/", StaticFiles(directory=str(page), html=True)),
+                Mount("/", _Page(directory=str(page), html=True)),
             ],
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)],
             exception_handlers={
@@ -212,6 +220,10 @@ def _posted(answer: Callable[[dict[str, Any]], Response]):
     """The endpoint of an answer to JSON, in a thread: a model blocks."""
 
     async def endpoint(request: Request) -> Response:
+        # A page from elsewhere can send without being asked, and not read.
+        site = request.headers.get("sec-fetch-site", "none")
+        if site not in ("same-origin", "none"):
+            return JSONResponse({"error": "another site's page asked"}, 403)
         try:
             given = json.loads(await request.body())
         except (ValueError, RecursionError):

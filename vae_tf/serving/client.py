@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from vae_tf.serving import endpoints, splitting
 from vae_tf.serving.arguments import ARGUMENTS, files, latents, pixels, seeds
 from vae_tf.serving.endpoints import MODEL, URL
+from vae_tf.serving.errors import InvalidRequest
 from vae_tf.serving.replies import State
 from vae_tf.serving.rest_transport import Rest
 from vae_tf.serving.transports import Transport
@@ -255,16 +256,20 @@ class Client:
         inputs = {"image_bytes": files(image_bytes), "seed": seeds(seed)}
         return ScoredFile(**self._ask("score_bytes", **inputs))
 
-    def predict(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+    def predict(
+        self, signature: str, /, **inputs: Any
+    ) -> dict[str, np.ndarray]:
         """What any signature answers: output name -> [N, ...]. `z`, `image`,
         `image_bytes` and `seed` are as those of the methods above.
         """
+        if not inputs or set(inputs) - set(ARGUMENTS):
+            raise InvalidRequest(
+                f"{signature}: expected inputs of {', '.join(ARGUMENTS)}, "
+                f"received {', '.join(inputs) or 'none'}."
+            )
         return self._ask(
             signature,
-            **{
-                name: ARGUMENTS.get(name, np.asarray)(value)
-                for name, value in inputs.items()
-            },
+            **{name: ARGUMENTS[name](value) for name, value in inputs.items()},
         )
 
     def signatures(self) -> list[str]:

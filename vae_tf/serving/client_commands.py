@@ -120,7 +120,7 @@ def main(client: Callable[..., Any], about: str | None) -> None:
                 said.model,
                 version=said.version,
                 label=said.label,
-                token=_token(said.token_file),
+                token=token_of(said.token_file),
                 ca_file=said.ca_file,
             ) as it:
                 command(said, it)
@@ -133,7 +133,7 @@ def main(client: Callable[..., Any], about: str | None) -> None:
     command_line.run(settings, action, about)
 
 
-def _token(path: str | None) -> str | None:
+def token_of(path: str | None) -> str | None:
     """What a file holds: a token on the command line is seen by all who list
     the processes.
     """

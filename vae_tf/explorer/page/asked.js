@@ -2,16 +2,22 @@
 // TensorFlow Serving.
 const MAX_LINE = 60000; // characters: a shell takes no more than 128 KiB
 const PAUSE = 80; // milliseconds
-const place = { url: "http://127.0.0.1:8501", model: "vae" };
-let last = null, waiting = false;
+const place = { url: "http://127.0.0.1:8501", model: "vae", authorization: "" };
+let last = null, action = null, waiting = false;
 
-export function setPlace(url, model) {
-  Object.assign(place, { url: url.replace(/\/+$/, ""), model });
+export function setPlace(url, model, authorization) {
+  Object.assign(place, { url: url.replace(/\/+$/, ""), model, authorization });
+}
+
+// Back to the last action, from what was asked in passing.
+export function restore() {
+  if (action) show(action);
 }
 
 // Now and then: the pointer asks faster than anybody reads.
-export function show(body) {
+export function show(body, passing = false) {
   last = body;
+  if (!passing) action = body;
   if (waiting) return;
   waiting = true;
   setTimeout(() => {
@@ -23,10 +29,11 @@ export function show(body) {
 function write(body) {
   const text = JSON.stringify(body);
   const asFile = text.length > MAX_LINE;
-  const http = /^https?:/.test(place.url) ? place.url : "http://127.0.0.1:8501";
-  document.getElementById("curl").textContent =
-    `curl -s ${http}/v1/models/${encodeURIComponent(place.model)}:predict -d ` +
-    (asFile ? "@request.json" : `'${text}'`);
+  // Of a server that is asked over gRPC, REST is at another port: as a rule 8501.
+  const http = place.url.replace(/^grpc(s?):(.*?)(:\d+)?$/, "http$1:$2:8501");
+  const url = `${http}/v1/models/${encodeURIComponent(place.model)}:predict`;
+  document.getElementById("curl").textContent = ["curl", "-s", ...CREDENTIALS[place.authorization] ?? [],
+    quoted(url), "-d", asFile ? "@request.json" : quoted(text)].join(" ");
   document.getElementById("python").textContent = python(body, asFile);
   const request = document.getElementById("request");
   request.hidden = !asFile;
@@ -37,11 +44,20 @@ function write(body) {
   }
 }
 
+// As a word of the shell.
+const quoted = (text) => (/^[\w.:/@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+const CREDENTIALS = {
+  basic: ["-u", '"$USER_AND_PASSWORD"'],
+  bearer: ["-H", '"Authorization: Bearer $TOKEN"'],
+};
+
 function python(body, asFile) {
   const signature = body.signature_name;
   const hasFiles = "image_bytes" in body.inputs;
-  const imports = [asFile && "import json", hasFiles && "import base64"];
-  const client = `client = Client(${JSON.stringify(place.url)}, model=${JSON.stringify(place.model)})`;
+  const imports = [place.authorization === "bearer" && "import os", asFile && "import json", hasFiles && "import base64"];
+  const client = `client = Client(${JSON.stringify(place.url)}, model=${JSON.stringify(place.model)}${
+    place.authorization === "bearer" ? ', token=os.environ["TOKEN"]' : ""})`;
   const lines = [...imports, "from vae_tf.serving.client import Client", "", client];
   if (asFile) {
     lines.push('inputs = json.load(open("request.json"))["inputs"]');

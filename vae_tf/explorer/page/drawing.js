@@ -33,14 +33,16 @@ export function wireDrawing({ state, action, chosen }) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const b64 = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
     const asked = { image_bytes: [{ b64 }], seed: [state.seed] };
+    const mine = ++files;
     const encoded = await predict("encode_bytes", asked, { quiet: true });
+    if (mine !== files) return; // another came
     if (!encoded.valid[0]) throw new Error("That is no image that the model can read: expected PNG or JPEG.");
     await chosen.choose(encoded.image[0], "", encoded);
     // What gives the same ELBO without this page.
     show({ signature_name: "score_bytes", inputs: asked });
   });
 
-  let from = null, changed = false, busy = false;
+  let from = null, changed = false, busy = false, files = 0;
   // While the stroke goes on, as often as there are answers.
   async function drawn() {
     changed = true;
@@ -83,14 +85,20 @@ export function wireDrawing({ state, action, chosen }) {
     if (!file) return;
     const picture = await createImageBitmap(file).catch(() => null);
     if (picture) {
-      clear();
-      const fit = Math.min(canvas.width / picture.width, canvas.height / picture.height);
+      // Its largest centred part, and white where it is transparent, as the
+      // model takes it.
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      const fit = Math.max(canvas.width / picture.width, canvas.height / picture.height);
       const [w, h] = [picture.width * fit, picture.height * fit];
       context.drawImage(picture, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
     }
     await ask(file);
   }
-  byId("file").addEventListener("change", (event) => opened(event.target.files[0]));
+  byId("file").addEventListener("change", (event) => {
+    opened(event.target.files[0]);
+    event.target.value = ""; // the same again is another
+  });
   for (const name of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(name, (event) => {
       event.preventDefault();

@@ -1,6 +1,6 @@
 // What is chosen on the page, and what follows from it.
 import { get, predict } from "./api.js";
-import { setPlace, wireCopies } from "./asked.js";
+import { restore, setPlace, wireCopies } from "./asked.js";
 import { wireChosen } from "./chosen.js";
 import { wireDrawing } from "./drawing.js";
 import { paint } from "./picture.js";
@@ -12,8 +12,9 @@ import * as words from "./words.js";
 const byId = (id) => document.getElementById(id);
 const chosenOf = (name) => document.querySelector(`[name=${name}]:checked`).value;
 
-// `z` is where we are; `plane` is what is shown of the space it is in.
-const state = { model: null, plane: null, z: null, seed: 0 };
+// `z` is where we are, `stay` where we go back to from where a mouse only passed;
+// `plane` is what is shown of the space they are in.
+const state = { model: null, plane: null, z: null, stay: null, seed: 0 };
 
 function fail(error) {
   byId("failure").hidden = !error;
@@ -33,22 +34,24 @@ export function action(act) {
 }
 
 // The newest place is decoded; those that were passed meanwhile are not.
-let busy = false, asked = false, quiet = false;
+let busy = false, asked = null;
 async function decode(options = {}) {
-  asked = true;
-  quiet = options.quiet ?? false;
+  asked = options;
   if (busy) return;
   busy = true;
-  while (asked) {
-    asked = false;
-    const z = state.z;
-    const image = await shown([z], { quiet }).catch((error) => fail(error));
-    if (image) {
-      paint(byId("walk"), image[0]);
-      byId("walk").dispatchEvent(new CustomEvent("shown", { detail: { z, image: image[0] } }));
+  try {
+    while (asked) {
+      const given = asked, z = state.z;
+      asked = null;
+      const image = given.image ?? (await shown([z], given))[0];
+      paint(byId("walk"), image);
+      byId("walk").dispatchEvent(new CustomEvent("shown", { detail: { z, image } }));
     }
+  } catch (error) {
+    fail(error);
+  } finally {
+    busy = false;
   }
-  busy = false;
 }
 
 // z [N][D] -> images, the mean of p(x|z) or a draw.
@@ -62,6 +65,7 @@ async function shown(z, options) {
 
 function go(z, options) {
   state.z = z;
+  if (!options?.passing) state.stay = z;
   const names = z.length > 2 ? "|z|" : "z";
   const told = z.length > 2 ? Math.hypot(...z).toFixed(2) : `(${z.map((v) => v.toFixed(2)).join(", ")})`;
   byId("z").textContent = `${names} = ${told}`;
@@ -80,7 +84,11 @@ function goTo(z, options) {
 }
 
 const view = new Plane(byId("plane"), {
-  onMove: (at) => go(moved(state.plane, state.z, at)),
+  onMove: (at, stays) => go(moved(state.plane, state.z, at), { passing: !stays }),
+  onLeave: () => {
+    goTo(state.stay, { quiet: true });
+    restore();
+  },
   onChoose: action((index) => chosen.chooseHeldOut(index)),
 });
 
@@ -88,20 +96,27 @@ async function showPlane() {
   const kind = byId("planes").value;
   byId("two-dimensions").hidden = kind !== "dimensions";
   const query = kind === "dimensions" ? `?x=${byId("x").value}&y=${byId("y").value}` : "";
-  state.plane = await get(`plane${query}`);
+  const mine = ++planesAsked;
+  const plane = await get(`plane${query}`);
+  if (mine !== planesAsked) return; // another was asked for
+  state.plane = plane;
   view.set(state.plane, state.model.classes ?? [], state.model.prior === "standard_normal");
   for (const listener of planeListeners) listener();
   goTo(state.z);
   legend();
 }
 const planeListeners = [];
+let planesAsked = 0;
 
 function legend() {
   const { model } = state;
-  const parts = [model.are_held_out ? "held_out" : "own_draws", "legend_contours"];
-  parts.push(model.prior === "standard_normal" ? "legend_circles" : "legend_prior");
+  const hasEncoder = model.signatures.includes("encode");
+  const parts = [model.are_held_out ? "held_out" : hasEncoder ? "own_draws" : "legend_points_of_prior"];
+  if (hasEncoder && !view.flat) parts.push("legend_contours");
+  if (model.prior !== "standard_normal") parts.push("legend_prior");
+  else if (!view.flat) parts.push("legend_circles");
   parts.push("legend_new");
-  if (model.signatures.includes("encode")) parts.push("legend_ellipse");
+  if (hasEncoder) parts.push(chosen.isMeanField() && !view.flat ? "legend_ellipse" : "legend_dots");
   const place = byId("legend");
   place.replaceChildren();
   for (const [i, name] of (model.classes ?? []).entries()) {
@@ -136,6 +151,9 @@ function wirePlanes() {
       return showPlane();
     }));
   }
+  byId("dimensions-about").dataset.word = state.model.per_dimension_name.startsWith("KL")
+    ? "dimensions_kl" : "dimensions_variance";
+  words.translate();
   for (const d of order) byId("sliders").append(slider(d, told[d], Math.max(...told)));
   byId("dimensions").open = D > 2 && innerWidth > 832;
 }
@@ -144,7 +162,7 @@ function slider(dimension, told, most) {
   const item = document.createElement("li");
   item.innerHTML = `<label><span>z${dimension + 1}</span>
     <input type="range" min="-4" max="4" step="0.01" data-dimension="${dimension}"><output></output>
-    <meter min="0" max="${most || 1}" value="${told}" title="${told.toFixed(3)}"></meter></label>`;
+    <meter min="0" max="${most || 1}" value="${told}" title="${told.toFixed(3)}" aria-label="what it tells"></meter></label>`;
   item.querySelector("input").addEventListener("input", (event) => {
     goTo(state.z.map((value, i) => (i === dimension ? Number(event.target.value) : value)));
   });
@@ -167,8 +185,8 @@ const chosen = wireChosen({ state, view, goTo, action, planeListeners });
 
 async function start() {
   state.model = await get("model");
-  setPlace(state.model.url, state.model.model);
-  state.z = [...state.model.middle];
+  setPlace(state.model.url, state.model.model, state.model.authorization);
+  state.z = state.stay = [...state.model.middle];
   await words.load(() => chosen.translate());
   facts();
   wirePlanes();
@@ -182,9 +200,10 @@ async function start() {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", legend);
   wireCopies(fail);
-  wireWays({ state, view, goTo, shown, action, planeListeners });
+  const ways = wireWays({ state, view, goTo, shown, action, planeListeners });
   wireDrawing({ state, action, chosen });
   await showPlane();
+  ways.start();
   document.body.dataset.ready = "";
 }
 

@@ -43,13 +43,14 @@ export function paintSheet(canvas, images, columns) {
   images.forEach((image, i) => paintOnSheet(canvas, image, i % columns, Math.floor(i / columns)));
 }
 
-// Nats of each pixel: white for 0, darker for more; the sum over channels.
+// Nats of each pixel, summed over channels, from black through red and yellow to
+// white; returns the least and the most.
 export function paintNats(canvas, nats) {
   const costs = nats.map((row) => row.map((pixel) => pixel.reduce((a, b) => a - b, 0)));
-  const most = Math.max(...costs.flat(), 1e-9), least = Math.min(...costs.flat(), 0);
+  let most = 1e-9, least = 0;
+  for (const cost of costs.flat()) [most, least] = [Math.max(most, cost), Math.min(least, cost)];
   paint(canvas, costs.map((row) => row.map((cost) => {
     const t = (cost - least) / (most - least);
-    // From black through red and yellow to white, in even steps of lightness.
     return [Math.min(1, 2.2 * t), Math.min(1, Math.max(0, 2 * t - 0.6)), Math.max(0, 3 * t - 2)];
   })));
   return [least, most];

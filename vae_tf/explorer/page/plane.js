@@ -13,18 +13,23 @@ export const colourOf = (index) => {
 };
 
 export class Plane {
-  constructor(canvas, { onMove, onChoose }) {
-    Object.assign(this, { canvas, onMove, onChoose, at: [0, 0], marks: {}, kind: "means" });
+  constructor(canvas, { onMove, onLeave, onChoose }) {
+    Object.assign(this, { canvas, onMove, onLeave, onChoose, at: [0, 0], marks: {}, kind: "means" });
     this.base = document.createElement("canvas");
     new ResizeObserver(() => this.resize()).observe(canvas);
     dark.addEventListener("change", () => this.resize());
-    canvas.addEventListener("pointermove", (event) => this.move(this.where(event)));
+    // A mouse that only passes is followed until it leaves; where it is pressed,
+    // a finger and keys stay.
+    const stays = (event) => event.type === "pointerdown" || event.pointerType !== "mouse";
+    const follow = (event) => this.data && this.move(this.where(event), stays(event));
+    canvas.addEventListener("pointermove", follow);
     canvas.addEventListener("pointerdown", (event) => {
       canvas.focus({ preventScroll: true });
-      this.move(this.where(event));
+      follow(event);
     });
-    canvas.addEventListener("click", (event) => this.choose(this.where(event), NEAR));
-    canvas.addEventListener("keydown", (event) => this.walk(event));
+    canvas.addEventListener("pointerleave", (event) => this.data && !stays(event) && this.onLeave());
+    canvas.addEventListener("click", (event) => this.data && this.choose(this.where(event), NEAR));
+    canvas.addEventListener("keydown", (event) => this.data && this.walk(event));
   }
 
   set(data, classes, isNormal) {
@@ -65,15 +70,13 @@ export class Plane {
     return [(u / limit + 1) * this.canvas.width / 2, (1 - v / limit) * this.canvas.height / 2];
   }
 
-  move(at) {
-    if (!this.data) return;
+  move(at, stays) {
     this.at = at.map((value) => Math.max(-this.data.limit, Math.min(this.data.limit, value)));
     this.draw();
-    this.onMove(this.at);
+    this.onMove(this.at, stays);
   }
 
   choose(at, near) {
-    if (!this.data) return;
     const scale = this.canvas.clientWidth / (2 * this.data.limit);
     let best = -1, least = near;
     this.points().forEach((point, index) => {
@@ -90,7 +93,7 @@ export class Plane {
     const steps = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
     if (event.key in steps) {
       event.preventDefault();
-      this.move([u + steps[event.key][0], v + steps[event.key][1]]);
+      this.move([u + steps[event.key][0], v + steps[event.key][1]], true);
     } else if (event.key === "Enter") {
       this.choose(this.at, Infinity);
     }
@@ -122,6 +125,7 @@ export class Plane {
         context.beginPath();
         context.arc(x, y, radius * unit, 0, 2 * Math.PI);
         context.stroke();
+        context.fillStyle = ink;
         context.fillText(`${radius} sd`, x + 3 * ratio, y - radius * unit - 3 * ratio);
       }
     } else if (!this.isNormal) {

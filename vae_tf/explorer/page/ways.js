@@ -21,18 +21,24 @@ export function wireWays({ state, view, goTo, shown, action, planeListeners }) {
   let way = [], images = [], timer = null, drawn = null;
 
   function mark() {
+    if (!state.plane) return;
     const placed = (z) => z && project(state.plane, z);
     view.setMarks({ A: placed(ends.A), B: placed(ends.B), way: way.map(placed), prior: drawn?.map(placed) });
   }
   planeListeners.push(mark);
 
+  let gone = 0;
   async function go() {
+    stop();
     mark();
     for (const id of ["play", "save-way", "save-animation"]) byId(id).disabled = !way.length;
     if (!ends.A || !ends.B) return;
+    const mine = ++gone;
     const asked = { start: ends.A, stop: ends.B, points: numberOf("way-points"), path: chosenOf("path") };
-    way = (await (await post("way", asked)).json()).z;
-    images = await shown(way);
+    const { z } = await (await post("way", asked)).json();
+    const decoded = await shown(z);
+    if (mine !== gone) return; // another way was asked for
+    [way, images] = [z, decoded];
     paintSheet(byId("way"), images, Math.min(images.length, 12));
     for (const id of ["play", "save-way", "save-animation"]) byId(id).disabled = false;
     mark();
@@ -46,27 +52,29 @@ export function wireWays({ state, view, goTo, shown, action, planeListeners }) {
   byId("set-a").addEventListener("click", set("A"));
   byId("set-b").addEventListener("click", set("B"));
   byId("plane").addEventListener("keydown", (event) => {
-    if (event.key === "a" || event.key === "b") set(event.key.toUpperCase())();
+    const isCommand = event.ctrlKey || event.metaKey || event.altKey;
+    if (!isCommand && (event.key === "a" || event.key === "b")) set(event.key.toUpperCase())();
   });
   byId("path").addEventListener("change", action(go));
   byId("way-points").addEventListener("change", action(go));
 
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    byId("play").textContent = "Play";
+  }
   byId("play").addEventListener("click", () => {
-    const stop = () => {
-      clearInterval(timer);
-      timer = null;
-      byId("play").textContent = "Play";
-    };
     if (timer) return stop();
     byId("play").textContent = "Stop";
     let frame = 0;
     const last = images.length - 1;
     timer = setInterval(() => {
       const place = last - Math.abs(last - (frame % (2 * last || 1)));
-      paint(byId("walk"), images[place]);
+      goTo(way[place], { image: images[place], passing: true });
       frame += 1;
     }, FRAME);
   });
+  byId("plane").addEventListener("pointermove", () => timer && stop());
   byId("save-way").addEventListener("click", () => saveCanvas("way.png", byId("way")));
   byId("save-animation").addEventListener("click", action(async () => {
     const response = await post("animation.gif", { z: way });
@@ -95,10 +103,11 @@ export function wireWays({ state, view, goTo, shown, action, planeListeners }) {
     const points = numberOf("grid-points");
     const { values } = await get(`axis?points=${points}&spacing=${byId("spacing").value}`);
     const canvas = byId("grid");
-    clearSheet(canvas, state.model.image_shape, points, view.flat ? 1 : points);
-    for (const [row, v] of (view.flat ? [0] : [...values].reverse()).entries()) {
-      const z = values.map((u) => moved(state.plane, state.z, [u, v]));
-      const found = await shown(z);
+    // Of one plane and place, whatever is chosen meanwhile; about the prior's.
+    const { plane, z: here } = state, { flat } = view, [u0, v0] = plane.middle_of_prior;
+    clearSheet(canvas, state.model.image_shape, points, flat ? 1 : points);
+    for (const [row, v] of (flat ? [0] : [...values].reverse()).entries()) {
+      const found = await shown(values.map((u) => moved(plane, here, [u0 + u, v0 + v])));
       if (mine !== grids) return; // another was asked for
       found.forEach((image, column) => paintOnSheet(canvas, image, column, row));
     }
@@ -106,6 +115,10 @@ export function wireWays({ state, view, goTo, shown, action, planeListeners }) {
   });
   byId("draw-grid").addEventListener("click", drawGrid);
   byId("save-grid").addEventListener("click", () => saveCanvas("grid.png", byId("grid")));
-  go();
-  draw();
+  return {
+    start() {
+      go();
+      draw();
+    },
+  };
 }

@@ -3,14 +3,24 @@
 let known = { words: {}, glossary: {} };
 let language = "network";
 
+// Between visits, where the browser allows it.
+function remembered(name, value) {
+  try {
+    if (value) localStorage.setItem(name, value);
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
 export async function load(listener) {
   known = await (await fetch("words.json")).json();
-  language = localStorage.getItem("language") ?? "network";
+  if (remembered("language") === "probability") language = "probability";
   for (const input of document.querySelectorAll("[name=language]")) {
     input.checked = input.value === language;
     input.addEventListener("change", () => {
       language = input.value;
-      localStorage.setItem("language", language);
+      remembered("language", language);
       translate();
       listener();
     });
