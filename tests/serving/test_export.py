@@ -236,7 +236,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
                 cwd=pathlib.Path(__file__).parents[1],
             )
             process.stdout.readline()
-            time.sleep(generator.uniform(0.0, 8.0))
+            time.sleep(generator.uniform(0.0, 20.0))
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()

@@ -39,6 +39,16 @@ def keys(seed: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(require(seed), tf.int32)
 
 
+def z_and_x_keys(keys: tf.Tensor) -> list[tf.Tensor]:
+    """Keys [N, 2] -> those of draws of z and of x, [N, 2] each."""
+    pairs = tf.map_fn(
+        lambda key: tf.random.experimental.stateless_split(key, 2),
+        keys,
+        fn_output_signature=tf.TensorSpec((2, 2), tf.int32),
+    )
+    return tf.unstack(pairs, axis=1)
+
+
 def normal(keys: tf.Tensor, number, shape: tuple[int, ...]) -> tf.Tensor:
     """Standard-normal draws [N, *shape]: of each key [N, 2], those of a
     number.

@@ -24,6 +24,7 @@ from vae_tf.vae import VAE
 
 # What `tf.function` gives, and its inputs.
 Signature = tuple[Any, list[tf.TensorSpec]]
+SCORE = ("elbo", "reconstruction", "kl", "log_marginal_likelihood")
 PNG_CHANNELS, FILE_CHANNELS = (1, 2, 3, 4), (1, 3)
 # Floats of an image's draws decoded together by `score`, which bounds its
 # memory per image: eight draws of MNIST, one of 64x64 RGB.
@@ -67,7 +68,7 @@ def signatures(
         `sample` gives for these seeds, the images that it gives.
         """
         z = rows.require(z, latent_dim)
-        _, x_keys = z_and_x_keys(rows.keys_of(seed, "z", z))
+        _, x_keys = rows.z_and_x_keys(rows.keys_of(seed, "z", z))
         image = drawn(vae.decoder.parameters(z), x_keys)
         return {"image": rows.where(tf.math.is_finite(z), image)}
 
@@ -129,33 +130,66 @@ def signatures(
         return {"image": rows.where(rows.in_range(image), vae(image))}
 
     @_traced_once(image_spec, seed_spec)
-    def score(image, seed):
-        """x [N, H, W, C] that p(x|z) gives probability, and seeds [N] -> the
-        ELBO, its terms and log p(x), [N] each, in nats; see
-        `importance.estimate`.
-        """
-        image = rows.require(image, *image_shape)
-        return bounds(image, vae.encoder(image), seed)
-
-    @_traced_once(image_spec, seed_spec)
     def explain(image, seed):
         """As `score`, and what the terms are made of: E_q[log p(x_i|z)] of each
         pixel [N, H, W, C] where the likelihood says it, and KL(q(z_d|x) ||
         p(z_d)) [N, D] where q and p factorise.
         """
         image = rows.require(image, *image_shape)
-        posterior = vae.encoder(image)
+        keys = rows.keys_of(seed, "image", image)
+        posterior, prior = vae.encoder(image), vae.prior_distribution()
+        at_once = max(1, FLOATS_AT_ONCE // math.prod(image_shape))
+        at_once = min(at_once, num_importance_samples)
+
+        def noise(chunk):
+            # A row's own draws, whatever stands beside it: [at_once, N, D].
+            return tf.transpose(
+                rows.normal(keys, chunk, (at_once, latent_dim)), (1, 0, 2)
+            )
+
         any_likelihood = vae.decoder(tf.zeros((1, latent_dim)))
         by_pixel = log_prob_of_pixels(any_likelihood, image[:1]) is not None
-        outputs = bounds(image, posterior, seed, by_pixel)
+        moments = importance_moments(
+            vae,
+            image,
+            posterior,
+            prior,
+            num_importance_samples,
+            at_once,
+            noise,
+            by_pixel=by_pixel,
+        )
+        reconstruction, parts = moments.reconstruction, {}
+        if by_pixel:
+            parts["reconstruction_per_pixel"] = reconstruction
+            reconstruction = tf.reduce_sum(reconstruction, (1, 2, 3))
         if vae.encoder.factorizes and vae.prior.factorizes:
-            outputs["kl_per_dimension"] = rows.where(
-                scored(image),
-                objectives.kl_per_dimension(
-                    posterior, vae.prior_distribution()
-                ),
+            parts["kl_per_dimension"] = objectives.kl_per_dimension(
+                posterior, prior
             )
-        return outputs
+        log_k = tf.math.log(float(num_importance_samples))
+        valid = rows.in_range(image) & in_support(
+            image, vae.decoder.likelihood.support
+        )
+        return {
+            name: rows.where(valid, value)
+            for name, value in {
+                "elbo": reconstruction - moments.kl,
+                "reconstruction": reconstruction,
+                "kl": moments.kl,
+                "log_marginal_likelihood": moments.log_sum - log_k,
+                **parts,
+            }.items()
+        }
+
+    @_traced_once(image_spec, seed_spec)
+    def score(image, seed):
+        """x [N, H, W, C] that p(x|z) gives probability, and seeds [N] -> the
+        ELBO, its terms and log p(x), [N] each, in nats; see
+        `importance.estimate`.
+        """
+        explained = explain(image, seed)
+        return {name: explained[name] for name in SCORE}
 
     @_traced_once(file_spec, seed_spec)
     def encode_bytes(image_bytes, seed):
@@ -177,52 +211,10 @@ def signatures(
         keys = rows.keys_of(seed, "image_bytes", files)
         return image_bytes.images(files, keys, image_shape, conversion)
 
-    def bounds(image, posterior, seed, by_pixel=False):
-        keys = rows.keys_of(seed, "image", image)
-        at_once = max(1, FLOATS_AT_ONCE // math.prod(image_shape))
-        at_once = min(at_once, num_importance_samples)
-
-        def noise(chunk):
-            # A row's own draws, whatever stands beside it: [at_once, N, D].
-            return tf.transpose(
-                rows.normal(keys, chunk, (at_once, latent_dim)), (1, 0, 2)
-            )
-
-        moments = importance_moments(
-            vae,
-            image,
-            posterior,
-            vae.prior_distribution(),
-            num_importance_samples,
-            at_once,
-            noise,
-            by_pixel=by_pixel,
-        )
-        log_k = tf.math.log(float(num_importance_samples))
-        reconstruction, of_pixels = moments.reconstruction, {}
-        if by_pixel:
-            of_pixels["reconstruction_per_pixel"] = reconstruction
-            reconstruction = tf.reduce_sum(reconstruction, (1, 2, 3))
-        return {
-            name: rows.where(scored(image), value)
-            for name, value in {
-                "elbo": reconstruction - moments.kl,
-                "reconstruction": reconstruction,
-                "kl": moments.kl,
-                "log_marginal_likelihood": moments.log_sum - log_k,
-                **of_pixels,
-            }.items()
-        }
-
-    def scored(image):
-        """Whether p(x|z) gives each pixel probability."""
-        support = vae.decoder.likelihood.support
-        return rows.in_range(image) & in_support(image, support)
-
     def latents(seed):
         """Seeds [N] -> z ~ p(z) [N, D], and keys [N, 2] for draws of x."""
         prior = vae.prior_distribution()
-        z_keys, x_keys = z_and_x_keys(rows.keys(seed))
+        z_keys, x_keys = rows.z_and_x_keys(rows.keys(seed))
         # Row by row, because one key for the whole batch would let a row
         # depend on its place in it.
         z = tf.map_fn(
@@ -275,13 +267,3 @@ def _finite(function):
 
     finite.__name__ = f"{function.python_function.__name__}_finite"
     return _traced_once(*function.input_signature)(finite)
-
-
-def z_and_x_keys(keys: tf.Tensor) -> list[tf.Tensor]:
-    """Keys [N, 2] -> those of draws of z and of x, [N, 2] each."""
-    pairs = tf.map_fn(
-        lambda key: tf.random.experimental.stateless_split(key, 2),
-        keys,
-        fn_output_signature=tf.TensorSpec((2, 2), tf.int32),
-    )
-    return tf.unstack(pairs, axis=1)
