@@ -228,6 +228,9 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
             "while True:\n"
             "    vae_tf.export(vae, sys.argv[1])\n"
         )
+        start = time.monotonic()
+        vae_tf.export(small_vae(), self.create_tempdir().full_path)
+        whole = time.monotonic() - start
         generator = random.Random(0)
         for _ in range(10):
             process = subprocess.Popen(
@@ -236,7 +239,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
                 cwd=pathlib.Path(__file__).parents[1],
             )
             process.stdout.readline()
-            time.sleep(generator.uniform(0.0, 20.0))
+            time.sleep(generator.uniform(0.0, 1.5 * whole))
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()
