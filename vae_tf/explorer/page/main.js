@@ -79,7 +79,7 @@ function go(z, options) {
 // To a z that need not lie in the plane: the cross goes where it is seen.
 function goTo(z, options) {
   view.at = project(state.plane, z);
-  view.draw();
+  view.place();
   go(z, options);
 }
 

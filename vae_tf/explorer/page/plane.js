@@ -72,7 +72,7 @@ export class Plane {
 
   move(at, stays) {
     this.at = at.map((value) => Math.max(-this.data.limit, Math.min(this.data.limit, value)));
-    this.draw();
+    this.place();
     this.onMove(this.at, stays);
   }
 
@@ -160,7 +160,7 @@ export class Plane {
     if (!this.data || !this.ratio) return;
     const context = this.canvas.getContext("2d");
     const style = getComputedStyle(this.canvas);
-    const [ink, mark] = ["--ink", "--mark"].map((name) => style.getPropertyValue(name));
+    const mark = style.getPropertyValue("--mark");
     const { ratio, marks } = this;
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.drawImage(this.base, 0, 0);
@@ -177,14 +177,14 @@ export class Plane {
       this.dot(context, marks[name], 4).fill();
       context.fillText(name, x + 6 * ratio, y - 6 * ratio);
     }
+    this.place();
+  }
+
+  // The cross is no part of the drawing: a move draws nothing anew.
+  place() {
+    if (!this.data || !this.ratio) return;
     const [x, y] = this.pixel(this.flat ? [this.at[0], 0] : this.at);
-    context.strokeStyle = ink;
-    context.beginPath();
-    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      context.moveTo(x + 4 * dx * ratio, y + 4 * dy * ratio);
-      context.lineTo(x + 12 * dx * ratio, y + 12 * dy * ratio);
-    }
-    context.stroke();
+    this.canvas.nextElementSibling.style.transform = `translate(${x / this.ratio}px, ${y / this.ratio}px)`;
   }
 
   dot(context, point, radius) {
