@@ -153,6 +153,9 @@ class SignaturesTest(parameterized.TestCase, tf.test.TestCase):
         sampled = self.call["sample"](np.arange(4000))["z"]
         together = np.corrcoef(noise.numpy().T, sampled.numpy().T)
         self.assertAllClose(together, np.eye(4), atol=0.08)
+        one = called(self.vae, 1)["score"](images[:100], np.arange(100))
+        of_these = self.vae.decoder(drawn[:100]).log_prob(images[:100])
+        self.assertAllGreater(np.abs(one["reconstruction"] - of_these), 1e-6)
 
     def test_draws_of_the_likelihood(self):
         z, seeds = np.repeat([[0.3, -1.0]], 4000, axis=0), np.arange(4000)

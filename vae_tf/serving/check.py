@@ -137,8 +137,6 @@ class Session:
                 for key, result in zip(signature.outputs, results, strict=True)
             }
         finally:
-            for tensor in tensors:
-                self._free_strings(tensor)
             for tensor in (*tensors, *results):
                 if tensor:
                     self.library.TF_DeleteTensor(tensor)
@@ -192,14 +190,6 @@ class Session:
             place += STRING_BYTES
         return tensor
 
-    def _free_strings(self, tensor: int) -> None:
-        # Those of `_strings`, of which the library does not know.
-        if self.library.TF_TensorType(tensor) == STRING:
-            size = self.library.TF_TensorByteSize(tensor)
-            place = self.library.TF_TensorData(tensor)
-            for offset in range(0, size, STRING_BYTES):
-                self.library.TF_StringDealloc(place + offset)
-
     def _array(self, tensor: int) -> np.ndarray:
         library = self.library
         number = library.TF_TensorType(tensor)
@@ -249,7 +239,6 @@ _FUNCTIONS = {
     "TF_DeleteTensor": "ip",
     "TF_StringInit": "ip",
     "TF_StringCopy": "iptn",
-    "TF_StringDealloc": "ip",
     "TF_StringGetDataPointer": "pp",
     "TF_StringGetSize": "np",
     "_ZN10tensorflow21DisableXlaCompilationEv": "i",

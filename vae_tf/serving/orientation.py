@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-ORIENTATION, SHORT = 0x0112, 3  # its tag, and its type
+ORIENTATION = 0x0112  # its tag
 # Of a file, what is looked at before its pixels.
 MOST_PARTS, MOST_BYTES = 64, 2**20
 
@@ -104,8 +104,6 @@ def _way(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     directory = start + _number(data, start + 4, 4, little)
     count = _number(data, directory, 2, little)
     tags = directory + 2 + 12 * tf.range(tf.minimum(count, 256))
-    right = (_number(data, tags, 2, little) == ORIENTATION) & (
-        _number(data, tags + 2, 2, little) == SHORT
-    )
+    right = _number(data, tags, 2, little) == ORIENTATION
     ways = _number(data, tags + 8, 2, little)
     return tf.reduce_max(tf.where(right, ways, 1))
