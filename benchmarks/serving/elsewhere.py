@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import numpy as np
 
@@ -34,17 +35,21 @@ def tensorflow(bundle, signature, inputs):
 
 def onnx(bundle, signature, inputs):
     import onnxruntime
+    import tf2onnx.convert
 
     onnxruntime.set_default_logger_severity(4)
     renamed = ("--rename-outputs", ONNX_NAME)
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/{signature}.onnx"
-        _converted(
-            *("-m", "tf2onnx.convert", "--saved-model", bundle),
-            *("--tag", "serve", "--signature_def", signature),
-            *("--opset", "18", "--output", path),
+        words = [
+            *("tf2onnx.convert", "--saved-model", bundle, "--tag", "serve"),
+            *("--signature_def", signature, "--opset", "18"),
+            *("--output", path),
             *(renamed if signature == "reconstruct" else ()),
-        )
+        ]
+        # As from a shell, but TensorFlow is imported once.
+        with mock.patch.object(sys, "argv", words):
+            tf2onnx.convert.main()
         session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     outputs = zip(names, session.run(None, inputs), strict=True)
@@ -132,9 +137,7 @@ UNKNOWN = (
 
 
 def _converted(*command: str) -> None:
-    """Runs a converter: a program, or a module of this Python."""
-    if command[0] == "-m":
-        command = (sys.executable, *command)
+    """Runs a converter."""
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(result.stderr)

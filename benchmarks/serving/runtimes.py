@@ -18,9 +18,9 @@ import tempfile
 
 import numpy as np
 
-from benchmarks.serving import environments
+from benchmarks.serving import elsewhere, environments
 from vae_tf import command_line
-from vae_tf.settings import Settings, setting
+from vae_tf.settings import Settings, UserError, setting
 
 HERE = pathlib.Path(__file__).parent
 SIGNATURES = ("encode", "decode", "reconstruct", "sample", "score")
@@ -36,7 +36,7 @@ LIKELIHOODS = (
 # Name -> likelihood, posterior, prior, network.
 MODELS = {
     "mean-field": {
-        f"{likelihood}, {network}": (
+        f"{likelihood} {network}": (
             likelihood,
             "mean_field",
             "standard_normal",
@@ -61,12 +61,12 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Runtimes(Settings):
-    tensorflow: tuple[str, ...] = setting(
-        tuple(f"2.{minor}" for minor in range(12, 22)),
-        "versions, of which the newest patch is taken",
-    )
-    others: tuple[str, ...] = setting(
-        ("tflite", "onnx", "openvino", "tfjs"), "other runtimes"
+    runtimes: tuple[str, ...] = setting(
+        (
+            *(f"tensorflow-2.{minor}" for minor in range(12, 22)),
+            *("tflite", "onnx", "openvino", "tfjs"),
+        ),
+        "rows of the table",
     )
 
 
@@ -152,8 +152,8 @@ def cell(answers: dict[str, tuple[float | None, str]]) -> str:
             models[why].append(model)
     for why, names in models.items():
         everyone = len(names) == len(answers)
-        parts.append(why if everyone else f"{'; '.join(names)}: {why}")
-    return ". ".join(parts)
+        parts.append(why if everyone else f"{', '.join(names)}: {why}")
+    return "; ".join(parts)
 
 
 def prepared(
@@ -184,9 +184,14 @@ def prepared(
 
 
 def main(given):
-    settings = Runtimes(**given)
-    rows = [("tensorflow", version) for version in settings.tensorflow]
-    rows += [(runtime, "") for runtime in settings.others]
+    rows = [name.partition("-") for name in Runtimes(**given).runtimes]
+    for runtime, _, version in rows:
+        named = bool(version) == (runtime == "tensorflow")
+        if runtime not in elsewhere.RUNTIMES or not named:
+            raise UserError(
+                "--runtimes: expected tensorflow-2.12 and the like, tflite, "
+                f"onnx, openvino or tfjs, received {runtime + version!r}."
+            )
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
         bundles = {
@@ -197,7 +202,7 @@ def main(given):
             for group, models in MODELS.items()
         }
         tables = collections.defaultdict(list)
-        for runtime, version in rows:
+        for runtime, _, version in rows:
             with tempfile.TemporaryDirectory() as place:
                 python, extra = prepared(runtime, version, pathlib.Path(place))
                 for group, models in bundles.items():
