@@ -19,10 +19,7 @@ FACTORS_ONLY = (
     "0.0 unless q(z|x) and p(z) factorise, because the KL divergence of a "
     "single dimension is that of factors"
 )
-CHOICES = {
-    "gradient_estimator": GRADIENT_ESTIMATORS,
-    "kl_schedule": KL_SCHEDULES,
-}
+CHOICES = dict(gradient_estimator=GRADIENT_ESTIMATORS, kl_schedule=KL_SCHEDULES)
 
 
 class Terms(NamedTuple):
@@ -160,10 +157,8 @@ def exact_kl(
     posterior: tfd.Distribution, prior: tfd.Distribution
 ) -> tf.Tensor | None:
     """KL(q(z|x) || p(z)) `[B]`, in nats, where it has a closed form."""
-    if all(
-        isinstance(one, tfd.MultivariateNormalDiag)
-        for one in (posterior, prior)
-    ):
+    diagonal = tfd.MultivariateNormalDiag
+    if isinstance(posterior, diagonal) and isinstance(prior, diagonal):
         # By dimension, of which free bits are made, too: computed once.
         return tf.reduce_sum(kl_per_dimension(posterior, prior), axis=-1)
     try:
