@@ -65,6 +65,8 @@ class CommandTest(FinishedRun):
         self.refused("expected one of --bundle and --url", bundle="x", url="y")
         self.refused("url: expected http", url="127.0.0.1:8501")
         self.refused("--bundle: expected an exp", bundle="")
+        self.refused("--version: expected with --url", version=3)
+        self.refused("--token_file: expected with", bundle="x", token_file="y")
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()

@@ -314,6 +314,28 @@ class PageTest(Exported):
                 self.pixels(tab, "prior")[:4, :3, :1], mean[0], atol=0.51 / 255
             )
 
+    def test_the_lines_name_what_is_asked_and_no_secret(self):
+        for about, curl, lines in (
+            (
+                {"url": "https://h/x", "version": 3, "authorization": "bearer"},
+                'curl -s -H "Authorization: Bearer $TOKEN" '
+                "https://h/x/v1/models/vae/versions/3:predict -d '{",
+                'Client("https://h/x", model="vae", version=3, '
+                'token=os.environ["TOKEN"])',
+            ),
+            (
+                {"url": "grpc://h:8500", "model": "it's", "label": "new"},
+                "curl -s 'http://h:8501/v1/models/it'\\''s/labels/new:predict'",
+                'Client("grpc://h:8500", model="it\'s", label="new")',
+            ),
+        ):
+            with self.page(**about) as tab:
+                tab.focus("#plane")
+                tab.keyboard.press("ArrowRight")
+                tab.wait_for_timeout(500)
+                self.assertStartsWith(tab.inner_text("#curl"), curl)
+                self.assertIn(lines, tab.inner_text("#python"))
+
     def test_over_a_server_the_lines_it_shows_run(self):
         with (
             serving(DOUBLE, self.export_dir) as server,

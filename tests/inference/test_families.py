@@ -3,8 +3,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 from small import random_bits, small_vae
 
+import vae_tf
 from vae_tf import objectives
-from vae_tf.inference.families import FAMILIES
+from vae_tf.inference.families import FAMILIES, OPEN_FLOW, flow_of
 
 
 def steps_like(parameters, size=0.3):
@@ -39,6 +40,25 @@ class FamiliesTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllClose(
                 function(own, noise), function(q, noise), 1e-4, 1e-4
             )
+
+    def test_a_flow_from_elsewhere_is_of_the_encoder_s_shape(self):
+        head = vae_tf.IAF(3, flow_depth=3, flow_units=(7, 5))
+        vae = small_vae(3, posterior=head)
+        near = FAMILIES["iaf"].start(vae.encoder(random_bits(4)))
+        q = small_vae(3).encoder(random_bits(4))
+        far = FAMILIES["iaf"].start(q, flow_of(vae.encoder))
+        shapes = [
+            tf.nest.map_structure(lambda value: tuple(value.shape), one)
+            for one in (near, far)
+        ]
+        self.assertEqual(*shapes)
+        own = FAMILIES["iaf"].distribution(far)
+        noise = tf.random.stateless_normal((7, 4, 3), seed=[0, 1])
+        for function in (objectives.reparameterize, objectives.log_posterior):
+            self.assertAllClose(
+                function(own, noise), function(q, noise), 1e-4, 1e-4
+            )
+        self.assertEqual(flow_of(small_vae(3).encoder), OPEN_FLOW)
 
     @parameterized.parameters(*FAMILIES)
     def test_moves_no_image_but_its_own_and_stays_a_density(self, family):

@@ -20,12 +20,13 @@ from vae_tf.serving import endpoints
 from vae_tf.serving.bundle_transport import SCHEME, version_of
 from vae_tf.serving.check import MANIFEST
 from vae_tf.serving.client import Client
-from vae_tf.serving.client_commands import Status, token_of
+from vae_tf.serving.client_commands import Status, asking
 from vae_tf.serving.endpoints import URL
 from vae_tf.serving.errors import ServingError
 from vae_tf.settings import UserError, setting
 
 HOST = "127.0.0.1"
+OF_A_SERVER = ("version", "label", "token_file", "ca_file")
 FAMILIES = ("likelihood", "posterior", "prior", "num_importance_samples")
 
 
@@ -72,14 +73,8 @@ def _endpoint(settings: Explore) -> Iterator[tuple[Client, dict[str, Any]]]:
 
             config = config_of(settings.run_dir)
             about |= {name: getattr(config, name) for name in FAMILIES[:3]}
-        with Client(
-            settings.url,
-            settings.model,
-            version=settings.version,
-            label=settings.label,
-            token=token_of(settings.token_file),
-            ca_file=settings.ca_file,
-        ) as client:
+        about |= {"version": settings.version, "label": settings.label}
+        with asking(Client, settings) as client:
             yield client, about
         return
     with contextlib.ExitStack() as stack:
@@ -155,6 +150,11 @@ def explore(given: dict[str, Any]) -> None:
         raise UserError(
             "--url: expected one of --bundle and --url, received both."
         )
+    for name in OF_A_SERVER:
+        if settings.url is None and getattr(settings, name) is not None:
+            raise UserError(
+                f"--{name}: expected with --url alone, received without it."
+            )
     try:
         import uvicorn
 

@@ -263,7 +263,7 @@ def _plain(value: Any) -> Any:
 
 def _unpacked(rows: Any) -> Any:
     """Files out of JSON."""
-    if not isinstance(rows, list) or not isinstance(rows[:1], list):
+    if not isinstance(rows, list):
         return rows
     try:
         return [

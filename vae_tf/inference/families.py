@@ -5,6 +5,7 @@ Parameters are a dict of tensors `[N, ...]`. A step has the same shapes and is
 measured in what it moves: locations in standard deviations, scales in shares of
 themselves, so that one step size suits every image and every dimension."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from tensorflow_probability import distributions as tfd
 from vae_tf import posteriors
 
 Parameters = dict[str, Any]
-FLOW_DEPTH, FLOW_UNITS = 2, 64  # of a flow that no encoder gives
+Flow = Sequence[tuple[int, ...]]  # hidden widths of each step's network
+OPEN_FLOW: Flow = ((64,),) * 2  # where no encoder gives one
 WEIGHT = 0.1  # what a step of 1 adds to a weight of a flow
 
 
@@ -25,8 +27,12 @@ class MeanField:
     one_pass_density = True
 
     @staticmethod
-    def start(posterior: tfd.Distribution) -> Parameters:
-        """Parameters with the moments of a distribution, batch `[N]`."""
+    def start(
+        posterior: tfd.Distribution, flow: Flow = OPEN_FLOW
+    ) -> Parameters:
+        """Parameters with the moments of a distribution, batch `[N]`; where the
+        family is a flow and that is none, of a flow of these widths.
+        """
         return {"loc": posterior.mean(), "scale": posterior.stddev()}
 
     @staticmethod
@@ -52,7 +58,7 @@ class FullCovariance:
     one_pass_density = True
 
     @staticmethod
-    def start(posterior):
+    def start(posterior, flow=OPEN_FLOW):
         if isinstance(posterior, tfd.MultivariateNormalTriL):
             scale_tril = posterior.scale.to_dense()
         else:
@@ -85,22 +91,22 @@ class IAF:
     one_pass_density = False
 
     @staticmethod
-    def start(posterior):
+    def start(posterior, flow=OPEN_FLOW):
         if isinstance(posterior, posteriors.Flow):
             *steps, shift, scale = posterior.bijector.bijectors
             loc, scale = shift.shift, scale.scale
-            flow = [step.layers for step in steps[::-1]]
+            networks = [step.layers for step in steps[::-1]]
         else:
             # Open gates shrink z; what comes out is that posterior.
-            gate = tf.sigmoid(posteriors.OPEN) ** FLOW_DEPTH
+            gate = tf.sigmoid(posteriors.OPEN) ** len(flow)
             loc, scale = posterior.mean() / gate, posterior.stddev() / gate
-            flow = _open_flow(loc.shape[-1])
+            networks = _open_flow(loc.shape[-1], flow)
         own = [
             [
                 (_each(kernel, 3, loc.shape[0]), _each(bias, 2, loc.shape[0]))
                 for kernel, bias in layers
             ]
-            for layers in flow
+            for layers in networks
         ]
         return {"loc": loc, "scale": scale, "flow": own}
 
@@ -144,20 +150,36 @@ def _each(value: tf.Tensor, rank: int, images: int) -> tf.Tensor:
     return tf.repeat(value[tf.newaxis], images, axis=0)
 
 
-def _open_flow(dim: int) -> list[list[tuple[tf.Tensor, tf.Tensor]]]:
+def flow_of(encoder) -> Flow:
+    """The widths of an encoder's flow, `OPEN_FLOW` where it has none: so that
+    what starts from it and what does not are of one shape (`Local.or_better`).
+    """
+    head = getattr(encoder, "posterior", None)
+    if isinstance(head, posteriors.IAF):
+        return (head.flow_units,) * len(head.steps)
+    return OPEN_FLOW
+
+
+def _open_flow(dim: int, flow: Flow) -> list[list[tuple[tf.Tensor, tf.Tensor]]]:
     """Kernels and biases of a flow that only multiplies z by its gates."""
     generator = np.random.default_rng(0)
-    flow = []
-    for number in range(FLOW_DEPTH):
-        hidden, outputs = posteriors.masks(dim, (FLOW_UNITS,), number % 2 == 1)
-        kernel = hidden * generator.normal(0, (2 / dim) ** 0.5, hidden.shape)
-        flow.append(
-            [
-                (tf.cast(kernel, tf.float32), tf.zeros(FLOW_UNITS)),
-                (tf.zeros(outputs.shape), tf.zeros(2 * dim)),
-            ]
-        )
-    return flow
+    networks = []
+    for number, widths in enumerate(flow):
+        *hidden, outputs = posteriors.masks(dim, widths, number % 2 == 1)
+        layers = [
+            (
+                tf.cast(
+                    mask
+                    * generator.normal(0, (2 / len(mask)) ** 0.5, mask.shape),
+                    tf.float32,
+                ),
+                tf.zeros(mask.shape[1]),
+            )
+            for mask in hidden
+        ]
+        layers.append((tf.zeros(outputs.shape), tf.zeros(2 * dim)))
+        networks.append(layers)
+    return networks
 
 
 FAMILIES: dict[str, Any] = {

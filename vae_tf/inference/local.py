@@ -12,7 +12,7 @@ from tensorflow_probability import distributions as tfd
 
 from vae_tf.evaluation.compiled import compiled
 from vae_tf.inference.ascent import maximised
-from vae_tf.inference.families import FAMILIES, Parameters
+from vae_tf.inference.families import FAMILIES, Parameters, flow_of
 from vae_tf.inference.weights import AT_ONCE, log_weights
 from vae_tf.noise import for_tfp, key
 from vae_tf.refusals import NO_IMAGES
@@ -120,7 +120,9 @@ def infer(
     groups: list[tuple] = []
     for first in range(0, images.shape[0], GROUP):
         some = images[first : first + GROUP]
-        parameters = FAMILIES[family].start(_start(vae, some, start, seed))
+        parameters = FAMILIES[family].start(
+            _start(vae, some, start, seed), flow_of(vae.encoder)
+        )
         groups.append(
             maximised(
                 vae,

@@ -115,14 +115,7 @@ def main(client: Callable[..., Any], about: str | None) -> None:
             )
         said: Any = settings(**given)
         try:
-            with client(
-                said.url,
-                said.model,
-                version=said.version,
-                label=said.label,
-                token=token_of(said.token_file),
-                ca_file=said.ca_file,
-            ) as it:
+            with asking(client, said) as it:
                 command(said, it)
         except ServingError as error:
             raise UserError(str(error)) from error
@@ -133,7 +126,19 @@ def main(client: Callable[..., Any], about: str | None) -> None:
     command_line.run(settings, action, about)
 
 
-def token_of(path: str | None) -> str | None:
+def asking(client: Callable[..., Any], settings: Any) -> Any:
+    """A client of the server that `settings`, a `Status`, name."""
+    return client(
+        settings.url,
+        settings.model,
+        version=settings.version,
+        label=settings.label,
+        token=_token(settings.token_file),
+        ca_file=settings.ca_file,
+    )
+
+
+def _token(path: str | None) -> str | None:
     """What a file holds: a token on the command line is seen by all who list
     the processes.
     """

@@ -2,11 +2,13 @@
 // TensorFlow Serving.
 const MAX_LINE = 60000; // characters: a shell takes no more than 128 KiB
 const PAUSE = 80; // milliseconds
-const place = { url: "http://127.0.0.1:8501", model: "vae", authorization: "" };
+const place = { url: "http://127.0.0.1:8501", model: "vae" };
 let last = null, action = null, waiting = false;
 
-export function setPlace(url, model, authorization) {
-  Object.assign(place, { url: url.replace(/\/+$/, ""), model, authorization });
+// Where the model is: `url`, `model`, and where they are named `version`,
+// `label` and `authorization`.
+export function setPlace(given) {
+  Object.assign(place, given, { url: given.url.replace(/\/+$/, "") });
 }
 
 // Back to the last action, from what was asked in passing.
@@ -31,7 +33,9 @@ function write(body) {
   const asFile = text.length > MAX_LINE;
   // Of a server that is asked over gRPC, REST is at another port: as a rule 8501.
   const http = place.url.replace(/^grpc(s?):(.*?)(:\d+)?$/, "http$1:$2:8501");
-  const url = `${http}/v1/models/${encodeURIComponent(place.model)}:predict`;
+  const { version, label } = place;
+  const pin = version != null ? `/versions/${version}` : label != null ? `/labels/${encodeURIComponent(label)}` : "";
+  const url = `${http}/v1/models/${encodeURIComponent(place.model)}${pin}:predict`;
   document.getElementById("curl").textContent = ["curl", "-s", ...CREDENTIALS[place.authorization] ?? [],
     quoted(url), "-d", asFile ? "@request.json" : quoted(text)].join(" ");
   document.getElementById("python").textContent = python(body, asFile);
@@ -55,9 +59,14 @@ const CREDENTIALS = {
 function python(body, asFile) {
   const signature = body.signature_name;
   const hasFiles = "image_bytes" in body.inputs;
-  const imports = [place.authorization === "bearer" && "import os", asFile && "import json", hasFiles && "import base64"];
-  const client = `client = Client(${JSON.stringify(place.url)}, model=${JSON.stringify(place.model)}${
-    place.authorization === "bearer" ? ', token=os.environ["TOKEN"]' : ""})`;
+  const imports = [place.authorization && "import os", asFile && "import json", hasFiles && "import base64"];
+  // What is secret is in the environment of who copies the lines.
+  const given = [place.authorization === "basic" ? 'os.environ["URL"]' : JSON.stringify(place.url),
+    `model=${JSON.stringify(place.model)}`];
+  if (place.version != null) given.push(`version=${place.version}`);
+  if (place.label != null) given.push(`label=${JSON.stringify(place.label)}`);
+  if (place.authorization === "bearer") given.push('token=os.environ["TOKEN"]');
+  const client = `client = Client(${given.join(", ")})`;
   const lines = [...imports, "from vae_tf.serving.client import Client", "", client];
   if (asFile) {
     lines.push('inputs = json.load(open("request.json"))["inputs"]');
@@ -67,13 +76,13 @@ function python(body, asFile) {
     }
     lines.push(`print(client.predict("${signature}", **inputs))`);
   } else {
-    const given = Object.entries(body.inputs).map(([name, rows]) => {
+    const inputs = Object.entries(body.inputs).map(([name, rows]) => {
       const value = name === "image_bytes"
         ? `[${rows.map((row) => `base64.b64decode("${row.b64}")`).join(", ")}]`
         : JSON.stringify(rows);
       return `${name}=${value}`;
     });
-    lines.push(`print(client.predict("${signature}", ${given.join(", ")}))`);
+    lines.push(`print(client.predict("${signature}", ${inputs.join(", ")}))`);
   }
   return lines.filter((line) => line !== false).join("\n");
 }

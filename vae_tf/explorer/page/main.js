@@ -185,7 +185,8 @@ const chosen = wireChosen({ state, view, goTo, action, planeListeners });
 
 async function start() {
   state.model = await get("model");
-  setPlace(state.model.url, state.model.model, state.model.authorization);
+  const { url, model, version, label, authorization } = state.model;
+  setPlace({ url, model, version, label, authorization });
   state.z = state.stay = [...state.model.middle];
   await words.load(() => chosen.translate());
   facts();
