@@ -150,7 +150,7 @@ def reason(error: Exception) -> str:
         if found := re.search(pattern, message):
             return f"no {found.group(1).strip().split(', ')[0]}"
     lines = [line for line in message.splitlines() if "Error" in line]
-    return " ".join((lines or [message])[-1].split())[:80]
+    return " ".join((lines or message.splitlines() or [""])[-1].split())[:80]
 
 
 def difference(outputs: dict, expected: dict) -> float:

@@ -196,7 +196,10 @@ def main(given):
         root = pathlib.Path(directory)
         bundles = {
             group: {
-                name: write(build(*families), root / group / name)
+                # TensorFlow.js' converter cuts its arguments at spaces.
+                name: write(
+                    build(*families), root / f"{group}-{name}".replace(" ", "-")
+                )
                 for name, families in models.items()
             }
             for group, models in MODELS.items()
