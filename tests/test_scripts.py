@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from vae_tf.commands import evaluate, export, report, train
+from vae_tf.explorer import __main__ as explorer
 from vae_tf.runs import launch, training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -207,7 +208,11 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             installed,
             {
                 f"vae-{name.removesuffix('.py')}": command.main
-                for name, command in {**COMMANDS, "launch": launch}.items()
+                for name, command in {
+                    **COMMANDS,
+                    "launch": launch,
+                    "explorer": explorer,
+                }.items()
             },
         )
 
