@@ -19,6 +19,7 @@ HOUSE = {
         "config",
         "command_line",
         "noise",
+        "parts",
         "networks",
         "posteriors",
         "priors",
@@ -27,6 +28,7 @@ HOUSE = {
         "encoder",
         "decoder",
         "refusals",
+        "metrics",
         "executions",
         "feeds",
         "vae",
@@ -95,6 +97,7 @@ HOUSE = {
         "workers",
         "health",
         "building",
+        "averaging",
         "directory",
         "checkpoints",
         "callbacks",
@@ -138,6 +141,7 @@ ORDER = [
 WINGS = [wing for wing in HOUSE if wing]
 IMPORT_NONE_OF_OURS = [
     "noise",
+    "parts",
     "networks",
     "posteriors",
     "priors",

@@ -250,6 +250,24 @@ class InStepTest(StepsTest):
             histories.append((vae, history))
         self.assert_same(*histories)
 
+    def test_validation_in_the_compiled_loop_is_that_of_eager_execution(self):
+        grey = np.random.default_rng(0).integers(0, 5, (11, *IMAGES.shape[1:]))
+        images = dict.fromkeys(SPLITS, grey.astype(np.uint8))
+        source = Source("grey", "grey", 5, images, dict.fromkeys(SPLITS))
+        data = vae_tf.Data(source, "static", 4, 0)
+        vae = combined("bernoulli")
+        found = []
+        for settings in (
+            {"jit_compile": True, "steps_per_execution": 4},
+            {"run_eagerly": True},
+        ):
+            vae.compile(**settings)
+            # Batches of 4, 4 and 3, made in the step, and given to it.
+            for held in (data.validation, data.validation.map(lambda x: x)):
+                found.append(vae.evaluate(held, verbose=0, return_dict=True))
+        for other in found[1:]:
+            self.assertAllClose(found[0], other, 1e-5, 1e-5)
+
     @pytest.mark.slow
     def test_a_model_goes_from_one_dataset_to_the_next(self):
         # Each has its own way to make images in the step.

@@ -19,6 +19,7 @@ _HOMES = {
     "Data": "data.pipeline",
     "load_data": "data.pipeline",
     "MLP": "networks",
+    "GatedMLP": "networks",
     "ConvEncoder": "networks",
     "ConvDecoder": "networks",
     "MeanField": "posteriors",

@@ -24,7 +24,7 @@ NORMAL_SCALES = ("fixed", "shared", "per_pixel")
 INFERENCES = ("amortized", "mean_field")
 POSTERIORS = ("mean_field", "full_covariance", "iaf")
 PRIORS = ("standard_normal", "mixture", "vamp")
-NETWORKS = ("mlp", "conv")
+NETWORKS = ("mlp", "gated", "conv")
 OBJECTIVES = ("elbo", "iwae")
 GRADIENT_ESTIMATORS = ("auto", "plain", "stl", "dreg")
 KL_SCHEDULES = ("linear", "cyclical")
@@ -110,9 +110,9 @@ class Config(Settings):
     )
     hidden_units: tuple[int, ...] | None = setting(
         None,
-        "widths of the encoder's hidden layers (mlp) or channels of its "
-        "stages, each at half the size (conv); the decoder mirrors them "
-        "(unset: 400,256 for mlp, by the image's size for conv)",
+        "widths of the encoder's hidden layers (mlp, gated) or channels of "
+        "its stages, each at half the size (conv); the decoder mirrors them "
+        "(unset: 400,256, or for conv by the image's size)",
         minimum=1,
     )
     activation: str = setting(
@@ -200,6 +200,13 @@ class Config(Settings):
         "lengthen; cosine rises over the first twentieth of the steps, then "
         "falls to 0, exponential falls to a hundredth",
         choices=LR_SCHEDULES,
+    )
+    ema_momentum: float = setting(
+        0.0,
+        "momentum of a moving average of the weights, per update, that is "
+        "validated, kept and exported in their place (0: none)",
+        minimum=0.0,
+        below=1.0,
     )
     batch_size: int = setting(256, "images per step", minimum=1)
     epochs: int | None = setting(
@@ -294,6 +301,12 @@ class Config(Settings):
                     "whose KL divergence lies inside a logarithm and cannot be "
                     f"weighed, received {value!r}."
                 )
+
+        if self.network == "gated" and self.activation != "relu":
+            raise UserError(
+                "--activation: expected none with --network gated, whose "
+                f"nonlinearity is its gates, received {self.activation!r}."
+            )
 
         for name, expected, why in (
             ("posterior", ("mean_field",), "which has a loc and a scale alone"),

@@ -9,7 +9,8 @@ from tensorflow_probability import distributions as tfd
 
 from vae_tf.encoder import ROWS
 from vae_tf.likelihoods import LIKELIHOODS, Likelihood
-from vae_tf.networks import DECODER_BODIES, Part
+from vae_tf.networks import DECODER_BODIES
+from vae_tf.parts import Part
 from vae_tf.settings import UserError, choose
 
 

@@ -3,7 +3,8 @@
 import keras
 from tensorflow_probability import distributions as tfd
 
-from vae_tf.networks import ENCODER_BODIES, Part
+from vae_tf.networks import ENCODER_BODIES
+from vae_tf.parts import Part
 from vae_tf.posteriors import POSTERIORS
 from vae_tf.settings import UserError, choose
 

@@ -183,16 +183,22 @@ def suit_xla(model: keras.Model) -> bool:
 
 
 def compiled_loop(
-    model: keras.Model, images_of: Callable | None, otherwise: Callable
+    model: keras.Model,
+    step: Callable,
+    own: bool,
+    read: Callable,
+    images_of: Callable | None,
+    otherwise: Callable,
 ) -> Callable:
     """What Keras calls with an iterator over batches, once for every
     `steps_per_execution` steps; returns the metrics, or raises StopIteration
     where no batch is left.
 
     Args:
-      model: compiled with `jit_compile` and `steps_per_execution`; its
-        `train_step` creates no variable, and takes what its `step_input` makes
-        of a batch.
+      model: compiled with `jit_compile` and `steps_per_execution`.
+      step: its `train_step` or `test_step`, which creates no variable.
+      own: whether that is a subclass's own, whose logs may be no metrics.
+      read: what of a batch the step is given.
       images_of: what the iterator gives -> images `[B, ...]`, inside the step;
         None where it gives batches.
       otherwise: the function that Keras makes, for iterators that cannot be
@@ -200,19 +206,19 @@ def compiled_loop(
         read.
     """
     steps = model.steps_per_execution
-    taken = (lambda element: element) if images_of else model.step_input
+    taken = (lambda element: element) if images_of else read
 
     @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
     def run(block, count, logs):
-        """Trains on the first `count` of the batches `[steps, B, ...]`."""
+        """A step on each of the first `count` batches `[steps, B, ...]`."""
 
-        def step(number, logs):
+        def one(number, logs):
             batch = tf.nest.map_structure(lambda x: x[number], block)
-            new = train(batch)
-            return number + 1, new if model.own_step else logs
+            new = taken_step(batch)
+            return number + 1, new if own else logs
 
         _, logs = tf.while_loop(
-            lambda number, _: number < count, step, (0, logs)
+            lambda number, _: number < count, one, (0, logs)
         )
         return logs
 
@@ -225,8 +231,8 @@ def compiled_loop(
         return specs[1]
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def train(batch):
-        return model.train_step(images_of(batch) if images_of else batch)
+    def taken_step(batch):
+        return step(images_of(batch) if images_of else batch)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator):
@@ -251,7 +257,7 @@ def compiled_loop(
 
         spec = spec_of(iterator)
         # What a step of a subclass gives, which no metric may remember.
-        none = _zeros_like(train, spec) if model.own_step else tf.zeros(())
+        none = _zeros_like(taken_step, spec) if own else tf.zeros(())
         first = iterator.get_next_as_optional()
         expected = sizes(first)
 
@@ -285,19 +291,15 @@ def compiled_loop(
 
         # ... and others, such as the last one of a pass, are run one by one.
         def one(done, optional, logs):
-            new = train(batch(optional))
-            return (
-                done + 1,
-                following(done + 1),
-                new if model.own_step else logs,
-            )
+            new = taken_step(batch(optional))
+            return done + 1, following(done + 1), new if own else logs
 
         done, _, logs = tf.while_loop(
             lambda _, optional, __: optional.has_value(),
             one,
             (done, optional, logs),
         )
-        return done, logs if model.own_step else model.get_metrics_result()
+        return done, logs if own else model.get_metrics_result()
 
     def readable(iterator):
         """Whether XLA can read what the step takes."""

@@ -12,11 +12,10 @@ import keras
 import tensorflow as tf
 
 from vae_tf import executions
-from vae_tf.networks import Checkpointed
+from vae_tf.metrics import NonFinite, Refused
+from vae_tf.parts import Checkpointed
 from vae_tf.refusals import (
     NO_IMAGES,
-    NonFinite,
-    Refused,
     as_images,
     check_compiled,
     check_images,
@@ -140,26 +139,6 @@ def batches_that_end(data: Any, batch_size: int) -> Any:
     return data
 
 
-class Negative(keras.metrics.Metric):
-    """`loss`: minus another metric, which it costs nothing to know.
-
-    Args:
-      of: the metric, a bound that is maximised.
-    """
-
-    def __init__(self, of: keras.metrics.Metric):
-        super().__init__(name="loss")
-        # Past Keras, which would reset it twice; what its callbacks look at.
-        object.__setattr__(self, "of", of)
-        self._direction, of._direction = "down", "up"
-
-    def update_state(self):
-        """Nothing: the other one is updated."""
-
-    def result(self):
-        return -self.of.result()
-
-
 class Fed(Checkpointed):
     """Base of a model of images that Keras trains: what is fed to it is looked
     at, and several of its steps run in one compiled call.
@@ -184,7 +163,8 @@ class Fed(Checkpointed):
         self.refused = Refused(support)
         self.non_finite = NonFinite()
         self._guards = False  # whether that is asked in each step
-        self._in_step = None  # how the compiled loop makes its images
+        # How the compiled loops make their images.
+        self._in_step = self._in_test_step = None
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
 
@@ -216,7 +196,12 @@ class Fed(Checkpointed):
             )
         elif self._loops():
             self.train_function = executions.compiled_loop(
-                self, self._in_step, self.train_function
+                self,
+                self.train_step,
+                self.own_step,
+                self.step_input,
+                self._in_step,
+                self.train_function,
             )
 
     def make_test_function(self, force=False):
@@ -226,6 +211,15 @@ class Fed(Checkpointed):
         if self._shares(self.own_test_step):
             self.test_function: Any = executions.shared_loop(
                 self, self.test_step, None, self.test_function
+            )
+        elif self._loops() and not self.own_test_step:
+            self.test_function = executions.compiled_loop(
+                self,
+                self.test_step,
+                False,
+                self._read,
+                self._in_test_step,
+                self.test_function,
             )
 
     def _shares(self, own: bool) -> bool:
@@ -282,20 +276,11 @@ class Fed(Checkpointed):
         """
         given = _given(keras.Model.fit, self, x, y, *args, **kwargs)
         x = self._seen_to(x, y)
-        given["validation_data"] = self._shared_out(
-            self._seen_to(given.get("validation_data")), self.own_test_step
-        )
-        in_step = None
+        given["validation_data"] = self._tested(given.get("validation_data"))
         if isinstance(x, tf.data.Dataset):
             # A dataset shuffles itself; Keras warns at its own default.
             given.setdefault("shuffle", False)
-            # Keras has a way of its own to feed a strategy of one device.
-            cut = self._distribute_strategy or tf.distribute.has_strategy()
-            loops = self._loops() and not cut
-            own = getattr(x, "in_step", None)
-            shares = own and self._can_share(own.elements, self.own_step)
-            if own and (loops or shares):
-                x, in_step = own
+        x, in_step = self._taken_apart(x, self._can_share)
         if in_step is not self._in_step:
             self._in_step, self.train_function = in_step, None
         given["callbacks"] = with_stop(given.get("callbacks"))
@@ -304,6 +289,27 @@ class Fed(Checkpointed):
         self.refused.check()
         return history
 
+    def _taken_apart(self, data, shares=lambda data, own: False):
+        """A feed whose images the step is to make, and how it does; None where
+        the feed has them itself.
+        """
+        in_step = getattr(data, "in_step", None)
+        # Keras has a way of its own to feed a strategy of one device.
+        cut = self._distribute_strategy or tf.distribute.has_strategy()
+        loops = self._loops() and not cut
+        if in_step and (loops or shares(in_step.elements, self.own_step)):
+            return in_step
+        return data, None
+
+    def _tested(self, x, y=None):
+        """What `test_step` is fed, after a look at the images."""
+        x, in_step = self._seen_to(x, y), None
+        if not self.own_test_step:
+            x, in_step = self._taken_apart(x)
+        if in_step is not self._in_test_step:
+            self._in_test_step, self.test_function = in_step, None
+        return self._shared_out(x, self.own_test_step)
+
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Keras' `evaluate`, after a look at the images as in `fit`; the same
         numbers at every call.
@@ -311,9 +317,7 @@ class Fed(Checkpointed):
         given = _given(keras.Model.evaluate, self, x, y, *args, **kwargs)
         # Inside `fit`, which has looked already, Keras sets this.
         if not kwargs.get("_use_cached_eval_dataset"):
-            given["x"] = self._shared_out(
-                self._seen_to(x, y), self.own_test_step
-            )
+            given["x"] = self._tested(x, y)
         result = super().evaluate(**given)
         self.refused.check()
         return result

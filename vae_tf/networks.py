@@ -1,81 +1,12 @@
-"""What an encoder and a decoder are made of: a Keras model whose call gives a
-distribution, and its body (image -> features, latent -> features).
-"""
+"""Bodies of an encoder and a decoder: image -> features, latent -> features."""
 
 import math
 from collections.abc import Callable
 
 import keras
 
-
-class Checkpointed(keras.Model):
-    """A model of which `tf.train.Checkpoint` saves every variable.
-
-    TensorFlow follows attributes, and does not look into the lists in which
-    Keras keeps an attribute's layers and variables.
-    """
-
-    def _trackable_children(self, save_type="checkpoint", **kwargs):
-        children = super()._trackable_children(save_type, **kwargs)
-        if save_type != "checkpoint":
-            return children
-        slots = getattr(self, "optimizer", None)
-        variables = self.variables + (slots.variables if slots else [])
-        return children | {
-            f"variable-{number}": variable.value
-            for number, variable in enumerate(variables)
-        }
-
-
-class Part(Checkpointed):
-    """Base of the inference and of the generative network: called on a tensor,
-    it gives a distribution; where Keras takes tensors alone, in `predict` and
-    called on a symbolic `keras.Input`, what `tensors` makes of that.
-    """
-
-    def tensors(self, distribution):
-        """What of the distribution `predict` gives."""
-        raise NotImplementedError
-
-    def __call__(self, inputs, *args, **kwargs):
-        if isinstance(inputs, keras.KerasTensor):
-            return AsTensors(self)(inputs)
-        return super().__call__(inputs, *args, **kwargs)
-
-    def predict_step(self, data):
-        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self.tensors(self(inputs))
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**keras.saving.deserialize_keras_object(config))
-
-
-@keras.saving.register_keras_serializable("vae_tf")
-class AsTensors(keras.layers.Layer):
-    """A part in a functional model: the tensors that its `predict` gives.
-
-    Args:
-      part: an encoder or a decoder, built.
-    """
-
-    def __init__(self, part, **kwargs):
-        super().__init__(**kwargs)
-        self.part = part
-
-    def call(self, inputs):
-        return self.part.tensors(self.part(inputs))
-
-    def get_config(self):
-        part = keras.saving.serialize_keras_object(self.part)
-        return super().get_config() | {"part": part}
-
-    @classmethod
-    def from_config(cls, config):
-        part = keras.saving.deserialize_keras_object(config.pop("part"))
-        return cls(part, **config)
-
-
+UNITS = (400, 256)  # of an encoder's hidden layers
+MIRRORED = UNITS[::-1]
 STAGES = (32, 64, 64, 128)  # channels at 1/2, 1/4, ... of the image's size
 
 
@@ -95,19 +26,27 @@ class MLP(keras.layers.Layer):
       Features `[B, hidden_units[-1]]`.
     """
 
+    # Variance of a kernel times its inputs. He et al. 2015, arXiv:1502.01852: a
+    # signal that keeps its size through the layers, or a deep network prunes
+    # latents before it uses them.
+    gain = 2.0
+
     def __init__(self, hidden_units=None, activation="relu", **kwargs):
         super().__init__(**kwargs)
         self.hidden_units = tuple(
-            (400, 256) if hidden_units is None else hidden_units
+            UNITS if hidden_units is None else hidden_units
         )
         self.activation = activation
-        # He et al. 2015, arXiv:1502.01852: a signal that keeps its size through
-        # the layers, or a deep network prunes latents before it uses them.
-        self.hidden = [
+        self.hidden = self._dense(activation, self.gain)
+
+    def _dense(self, activation, gain):
+        return [
             keras.layers.Dense(
                 units,
                 activation,
-                kernel_initializer="he_normal",
+                kernel_initializer=keras.initializers.VarianceScaling(
+                    gain, "fan_in"
+                ),
                 dtype=self.dtype_policy,
             )
             for units in self.hidden_units
@@ -131,6 +70,42 @@ class MLP(keras.layers.Layer):
             "hidden_units": self.hidden_units,
             "activation": self.activation,
         }
+
+
+@keras.saving.register_keras_serializable("vae_tf")
+class GatedMLP(MLP):
+    """Multilayer perceptron of gated layers: `h_l = (W_l h_{l-1} + b_l) *
+    sigmoid(V_l h_{l-1} + c_l)`, the second factor a gate for each unit.
+
+    Dauphin et al. 2017, arXiv:1612.08083; in VAEs, Tomczak and Welling 2018,
+    arXiv:1705.07120.
+
+    Args:
+      hidden_units: width of each layer, from the input on.
+
+    Call arguments:
+      inputs: `[B, ...]`, an image or a latent.
+
+    Returns:
+      Features `[B, hidden_units[-1]]`.
+    """
+
+    gain = 4.0  # Gates start half open.
+
+    def __init__(self, hidden_units=None, **kwargs):
+        super().__init__(hidden_units, **kwargs | {"activation": None})
+        self.gates = self._dense("sigmoid", 1.0)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        for layer, gate in zip(self.hidden, self.gates, strict=True):
+            gate.build((None, layer.kernel.shape[0]))
+
+    def call(self, inputs):
+        features = keras.ops.reshape(inputs, (-1, math.prod(inputs.shape[1:])))
+        for layer, gate in zip(self.hidden, self.gates, strict=True):
+            features = layer(features) * gate(features)
+        return features
 
 
 def _convolution(channels, strides=1, scale=2.0, **kwargs):
@@ -376,11 +351,21 @@ class ConvDecoder(_Convolutional):
 
 def mirrored_mlp(hidden_units=None, activation="relu") -> MLP:
     """The decoder's MLP: its default is the mirror of the encoder's."""
-    return MLP((256, 400) if hidden_units is None else hidden_units, activation)
+    return MLP(MIRRORED if hidden_units is None else hidden_units, activation)
 
 
-ENCODER_BODIES: dict[str, Callable] = {"mlp": MLP, "conv": ConvEncoder}
+def mirrored_gated(hidden_units=None) -> GatedMLP:
+    """As `mirrored_mlp`, gated."""
+    return GatedMLP(MIRRORED if hidden_units is None else hidden_units)
+
+
+ENCODER_BODIES: dict[str, Callable] = {
+    "mlp": MLP,
+    "gated": GatedMLP,
+    "conv": ConvEncoder,
+}
 DECODER_BODIES: dict[str, Callable] = {
     "mlp": mirrored_mlp,
+    "gated": mirrored_gated,
     "conv": ConvDecoder,
 }

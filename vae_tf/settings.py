@@ -68,9 +68,9 @@ def choose(
 
 def setting(default: Any, help: str, **limits) -> Any:
     """A dataclass field with its help and limits: `choices`, `minimum`,
-    `maximum`, `above` (exclusive); `path` of one whose `~` is a home, which a
-    shell leaves to us in --name=~/there, and that lies on this machine unless
-    it may be `remote`.
+    `maximum`, `above` and `below` (exclusive); `path` of one whose `~` is a
+    home, which a shell leaves to us in --name=~/there, and that lies on this
+    machine unless it may be `remote`.
     """
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -129,6 +129,8 @@ def expected(field: dataclasses.Field) -> str:
         words += f" and <= {field.metadata['maximum']}"
     if "above" in field.metadata:
         words += f" > {field.metadata['above']}"
+    if "below" in field.metadata:
+        words += f" and < {field.metadata['below']}"
     return words
 
 
@@ -171,6 +173,7 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
         or ("minimum" in limits and min(parts) < limits["minimum"])
         or ("maximum" in limits and max(parts) > limits["maximum"])
         or ("above" in limits and value <= limits["above"])
+        or ("below" in limits and value >= limits["below"])
     ):
         raise UserError(
             f"--{field.name}: expected {expected(field)}, received {value!r}."

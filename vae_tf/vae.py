@@ -14,6 +14,7 @@ from vae_tf import executions, feeds, objectives, refusals
 from vae_tf.decoder import Decoder
 from vae_tf.encoder import Encoder
 from vae_tf.feeds import Fed
+from vae_tf.metrics import Negative, NonFinite
 from vae_tf.noise import for_tfp, key, standard_normal
 from vae_tf.objectives import OBJECTIVES
 from vae_tf.priors import PRIORS
@@ -34,7 +35,7 @@ def minimize(
     optimizer: keras.Optimizer,
     variables: list,
     tape: tf.GradientTape,
-    guard: refusals.NonFinite | None = None,
+    guard: NonFinite | None = None,
 ) -> None:
     """One step of gradient descent: theta <- theta - rho * d loss / d theta.
 
@@ -117,12 +118,8 @@ class VAE(Fed):
         self.trackers = {
             name: keras.metrics.Mean(name=name) for name in self.objective.names
         }
-        self.loss_of = feeds.Negative(self.trackers[self.objective.bound])
-        self.expect(
-            decoder.image_shape,
-            decoder.likelihood.support,
-            base=VAE,
-        )
+        self.loss_of = Negative(self.trackers[self.objective.bound])
+        self.expect(decoder.image_shape, decoder.likelihood.support, base=VAE)
         if encoder.latent_dim >= math.prod(decoder.image_shape):
             warnings.warn(
                 f"latent_dim: {encoder.latent_dim} is no bottleneck for images "
@@ -358,7 +355,8 @@ class VAE(Fed):
         noise = self._noise(
             key("validation", 0, seen), place, self.objective.num_samples
         )
-        self.refused.update_state(targets)
+        if self._in_test_step is None:
+            self.refused.update_state(targets)
         return self._track(self.draws(images, noise, targets=targets))
 
     def _variables(self, networks: tuple[str, ...]) -> list[keras.Variable]:

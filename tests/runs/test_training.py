@@ -197,8 +197,12 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         resumed = self.train(run_dir="cut", resume=True, **changes)
         self.assert_same_run(resumed, whole)
 
-    def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(self):
+    @parameterized.parameters(0.0, 0.9)
+    def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(
+        self, ema_momentum
+    ):
         options = {"epochs": 2, "batch_size": 16, "figures_every": 1}
+        options["ema_momentum"] = ema_momentum
         whole = self.train(run_dir="whole", **options)
         # 90 steps of an epoch, 32 at a time; states after 32, 64 and all of the
         # first one, after 32 of the second; killed before the next.

@@ -217,22 +217,27 @@ class Data:
         images = self.source.images[split]
         limit = len(images) if limit is None else min(limit, len(images))
         if isinstance(images, np.ndarray):
-            images = self._drawn_once(0, images[:limit], split)
-            batches = tf.data.Dataset.from_tensor_slices(images)
-            batches = batches.batch(batch_size)
+            drawn = tf.constant(self._drawn_once(0, images[:limit], split))
+
+            def batch(first):
+                return drawn[first : first + batch_size]
+
         else:
 
             def read(first):
                 rows = slice(first, min(first + batch_size, limit))
                 return self._drawn_once(first, images[rows], split)
 
-            batches = tf.data.Dataset.range(0, limit, batch_size).map(
-                lambda first: tf.ensure_shape(
+            def batch(first):
+                return tf.ensure_shape(
                     tf.numpy_function(read, [first], read(0).dtype),
                     (None, *self.image_shape),
                 )
-            )
-        return _ahead(batches.map(self._as_floats))
+
+        batches = tf.data.Dataset.range(0, limit, batch_size).map(batch)
+        dataset = _ahead(batches.map(self._as_floats))
+        dataset.in_step = InStep(_ahead(batches), self._as_floats)
+        return dataset
 
     def _passes(self) -> Callable[[int], tf.data.Dataset]:
         """Number of a batch -> `train` from that batch on of each pass, as a

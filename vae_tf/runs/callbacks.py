@@ -16,6 +16,7 @@ import tensorflow as tf
 from vae_tf.config import Config
 from vae_tf.pictures import gallery, snapshots
 from vae_tf.runs import checkpoints
+from vae_tf.runs.averaging import averaged
 from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.directory import best, save_best, write_metrics
 from vae_tf.runs.interruption import Asked, Interrupted
@@ -201,9 +202,10 @@ class Pictures(keras.callbacks.Callback):
 
     def _look(self) -> None:
         previous = self.recorded[-1] if self.recorded else None
-        snapshot = snapshots.take(
-            self.model, self.held, len(self.history), previous
-        )
+        with averaged(self.model):
+            snapshot = snapshots.take(
+                self.model, self.held, len(self.history), previous
+            )
         gallery.record(self.run_dir, snapshot)
         self.recorded.append(snapshot)
         pictures = gallery.draw(self.recorded, self.history)

@@ -22,6 +22,7 @@ import vae_tf
 from vae_tf.config import Config
 from vae_tf.data.pipeline import Data
 from vae_tf.runs import sums
+from vae_tf.runs.averaging import averaged
 from vae_tf.runs.building import build, load_data_of
 from vae_tf.runs.reading import (
     CHECKPOINTS,
@@ -231,15 +232,16 @@ def load(path: str | os.PathLike) -> VAE:
 
 
 def save_best(run_dir: pathlib.Path, vae: VAE) -> None:
-    """Writes a model's weights as the best of a run; raises UserError where
-    there is no room.
+    """Writes a model's weights, or the average that its optimizer keeps of
+    them, as the best of a run; raises UserError where there is no room.
     """
     with sealed(run_dir / BEST_WEIGHTS) as path:
         # HDF5 ends the process where it meets a full disk.
         size = sum(4 * math.prod(weight.shape) for weight in vae.weights)
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size + HDF5)
-        vae.save_weights(path)
+        with averaged(vae):
+            vae.save_weights(path)
 
 
 def load_best(run_dir: pathlib.Path, vae: VAE) -> None:

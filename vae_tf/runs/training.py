@@ -18,6 +18,7 @@ from vae_tf.data.files import sweep
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
 from vae_tf.runs import checkpoints, directory, report
+from vae_tf.runs.averaging import AverageValidated
 from vae_tf.runs.building import (
     build,
     filled,
@@ -208,13 +209,15 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                 )
             ]
 
+        average = [AverageValidated()] if config.ema_momentum else []
+
         def fit(images, until):
             vae.fit(
                 images,
                 validation_data=data.validation,
                 initial_epoch=len(recorder.history),
                 epochs=until,
-                callbacks=[health, recorder, *pictures, *board],
+                callbacks=[*average, health, recorder, *pictures, *board],
                 # A bar for a person, a line per epoch for a log.
                 verbose=(1 if sys.stdout.isatty() else 2) if chief else 0,
             )
@@ -280,7 +283,9 @@ def _optimizer(config: Config, steps: int) -> keras.Optimizer:
         "rmsprop": keras.optimizers.RMSprop,
         "sgd": keras.optimizers.SGD,
     }[config.optimizer]
-    return optimizer(schedule)
+    if not config.ema_momentum:
+        return optimizer(schedule)
+    return optimizer(schedule, use_ema=True, ema_momentum=config.ema_momentum)
 
 
 def _run_to_resume(config: Config) -> Config | None:
