@@ -19,6 +19,7 @@ HOUSE = {
         "config",
         "command_line",
         "noise",
+        "pixels",
         "parts",
         "networks",
         "posteriors",
@@ -141,11 +142,11 @@ ORDER = [
 WINGS = [wing for wing in HOUSE if wing]
 IMPORT_NONE_OF_OURS = [
     "noise",
+    "pixels",
     "parts",
     "networks",
     "posteriors",
     "priors",
-    "likelihoods",
     "objectives",
     "executions",
     "serving.check",

@@ -84,6 +84,13 @@ class Config(Settings):
     posterior: str = setting(
         "mean_field", "family of q(z|x)", choices=POSTERIORS
     )
+    lambda_margin: float = setting(
+        0.0,
+        "lambda of a continuous Bernoulli is kept so far from 0 and 1 (1e-4 in "
+        "the code of its authors)",
+        minimum=0.0,
+        below=0.5,
+    )
     inference: str = setting(
         "amortized",
         "whether an encoder, shared by all images, gives q(z|x), or free "

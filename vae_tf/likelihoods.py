@@ -14,6 +14,13 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
+from vae_tf.pixels import (
+    FusedBernoulli,
+    QuantizedLogistic,
+    StableContinuousBernoulli,
+    continuous_bernoulli_mean,
+)
+
 MIN_NORMAL_SCALE = 1e-3  # The noise of dequantised 8-bit pixels has 1.1e-3.
 MIN_LOGISTIC_SCALE = 1e-3  # A quarter of the distance between two levels.
 
@@ -129,27 +136,10 @@ class Bernoulli(Likelihood):
 
     def distribution(self, parameters):
         logits = self._flat(parameters)
-        return self._images_of(_FusedBernoulli(logits=logits, dtype=tf.float32))
+        return self._images_of(FusedBernoulli(logits=logits, dtype=tf.float32))
 
     def adapt(self, mean_image, count):
         self._start(0, _log_odds(mean_image, count))
-
-
-class _FusedBernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli` with half the exponentials in `log_prob`."""
-
-    def _log_prob(self, event):
-        # x log p + (1 - x) log(1 - p) = x logits - softplus(logits)
-        return event * self.logits - _softplus(self.logits)
-
-
-def _softplus(x):
-    """log(1 + exp(x)), to within 3e-7 or float32's rounding.
-
-    From x = 15 on, it is x to that precision. By log and not log1p, which takes
-    XLA several times as long.
-    """
-    return tf.math.log(1 + tf.exp(tf.minimum(x, 15.0))) + tf.nn.relu(x - 15.0)
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -161,15 +151,41 @@ class ContinuousBernoulli(Likelihood):
     Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845; lambda there is
     sigmoid(logits) here. The mean is not lambda but dlog Z / dlogits.
 
+    Args:
+      image_shape: `(H, W, C)`.
+      lambda_margin: lambda is kept in [margin, 1 - margin]; 0 for any lambda.
+        In the authors' code it is 1e-4, and bounds the density of a pixel that
+        is always black.
+
     Returns:
       Logits `[B, H, W, C]`.
+
+    Raises:
+      ValueError: the margin is not in [0, 1/2).
     """
 
     support = "interval"
 
+    def __init__(self, image_shape, lambda_margin=0.0, **kwargs):
+        super().__init__(image_shape, **kwargs)
+        if not 0 <= lambda_margin < 0.5:
+            raise ValueError(
+                "lambda_margin: expected a number >= 0 and < 0.5, received "
+                f"{lambda_margin!r}."
+            )
+        self.lambda_margin = lambda_margin
+
+    @property
+    def max_logits(self) -> float:
+        """The largest absolute value of the logits of lambda."""
+        margin = self.lambda_margin
+        return math.log((1 - margin) / margin) if margin else math.inf
+
     def distribution(self, parameters):
         logits = self._flat(parameters)
-        return self._images_of(_StableContinuousBernoulli(logits=logits))
+        if self.lambda_margin:
+            logits = tf.clip_by_value(logits, -self.max_logits, self.max_logits)
+        return self._images_of(StableContinuousBernoulli(logits=logits))
 
     def adapt(self, mean_image, count):
         # The logits whose mean is that of the image, by bisection: the mean
@@ -181,51 +197,13 @@ class ContinuousBernoulli(Likelihood):
             below = continuous_bernoulli_mean(tf.constant(middle)) < mean
             low = np.where(below, middle, low)
             high = np.where(below, high, middle)
-        self._start(0, middle)
-
-
-class _StableContinuousBernoulli(tfd.ContinuousBernoulli):
-    """`tfd.ContinuousBernoulli` in a form that is finite, with its gradient,
-    from logits of 0 to the largest.
-    """
-
-    def _log_prob(self, event):
-        # log Z = logits / 2 + log(sinh(h) / h) with h = logits / 2, by its
-        # series near 0. Further out, x is measured from the end that is the
-        # more likely, so that nothing large is subtracted from its like.
-        near = tf.abs(self.logits) < 1
-        # Each branch gets a harmless value where the other one is taken, or its
-        # gradient would be NaN there.
-        small = tf.where(near, self.logits, 0.0)
-        square = small**2 / 4
-        series = (event - 0.5) * small - square * (
-            1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800))
+        # Within the margin's bounds, beyond which there is no gradient.
+        self._start(
+            0, np.clip(middle, 1 - self.max_logits, self.max_logits - 1)
         )
-        large = tf.abs(tf.where(near, 1.0, self.logits))
-        from_end = tf.where(self.logits > 0, 1 - event, event)
-        exact = (
-            tf.math.log(large)
-            - tf.math.log1p(-tf.exp(-large))
-            - from_end * large
-        )
-        return tf.where(near, series, exact)
 
-    def _mean(self, logits=None):
-        logits = self.logits if logits is None else logits
-        return continuous_bernoulli_mean(logits)
-
-
-def continuous_bernoulli_mean(logits: tf.Tensor) -> tf.Tensor:
-    """E[x] = 1/2 + (coth(h) - 1/h) / 2 with h = logits / 2, in (0, 1)."""
-    h = logits / 2
-    near = tf.abs(h) < 0.5
-    small, large = tf.where(near, h, 0.0), tf.where(near, 1.0, h)
-    square = small**2
-    series = small * (
-        1 / 3 - square * (1 / 45 - square * (2 / 945 - square / 4725))
-    )
-    exact = 1 / tf.tanh(large) - 1 / large
-    return 0.5 + 0.5 * tf.where(near, series, exact)
+    def get_config(self):
+        return super().get_config() | {"lambda_margin": self.lambda_margin}
 
 
 @keras.saving.register_keras_serializable("vae_tf")
@@ -327,68 +305,6 @@ class DiscretizedLogistic(Likelihood):
 
     def adapt(self, mean_image, count):
         self._start(0, mean_image)
-
-
-class QuantizedLogistic(tfd.Distribution):
-    """P(x = k/255) = sigmoid(upper) - sigmoid(lower), where upper and lower are
-    the ends (k +- 1/2) / 255 of the bin, seen from loc in units of scale.
-
-    Args:
-      loc: `[...]`, in the units of x.
-      scale: `[...]`, positive.
-    """
-
-    def __init__(self, loc, scale, name="QuantizedLogistic"):
-        parameters = dict(locals())
-        self.loc, self.scale = loc, scale
-        super().__init__(
-            dtype=loc.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
-
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        properties = tfd.Logistic.parameter_properties(dtype)
-        return {name: properties[name] for name in ("loc", "scale")}
-
-    def _event_shape(self):
-        return tf.TensorShape([])
-
-    def _event_shape_tensor(self):
-        return tf.constant([], tf.int32)
-
-    def _log_prob(self, event):
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)),
-        # whose logarithm is exact however far out the bin lies. An edge bin has
-        # one end, and one factor.
-        upper = (event + 0.5 / 255 - self.loc) / self.scale
-        lower = (event - 0.5 / 255 - self.loc) / self.scale
-        below_upper = -tf.nn.softplus(-upper)
-        above_lower = -tf.nn.softplus(lower)
-        width = tf.math.log(-tf.math.expm1(-1 / (255 * self.scale)))
-        first, last = event < 0.5 / 255, event > 254.5 / 255
-        inner = below_upper + above_lower + width
-        return tf.where(first, below_upper, tf.where(last, above_lower, inner))
-
-    def _mean(self):
-        # E[x] = sum_k P(x >= k/255) / 255 over k = 1 .. 255: one image at a
-        # time, never 255 of them together.
-        def add(k, total):
-            end = (tf.cast(k, self.dtype) - 0.5) / 255
-            return k + 1, total + tf.sigmoid((self.loc - end) / self.scale)
-
-        _, total = tf.while_loop(
-            lambda k, _: k <= 255, add, (1, tf.zeros_like(self.loc))
-        )
-        return total / 255
-
-    def _sample_n(self, n, seed=None):
-        draws = tfd.Logistic(self.loc, self.scale).sample(n, seed)
-        return tf.clip_by_value(tf.round(draws * 255), 0.0, 255.0) / 255
 
 
 def _inside(mean_image: np.ndarray, count: int) -> np.ndarray:

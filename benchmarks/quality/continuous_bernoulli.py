@@ -51,6 +51,7 @@ def main(given):
     import vae_tf
     from vae_tf import likelihoods
     from vae_tf.evaluation import importance
+    from vae_tf.pixels import continuous_bernoulli_mean
 
     class BernoulliFormula(likelihoods.Bernoulli):
         """log p(x|z) = x log p + (1 - x) log(1 - p), for x in [0, 1]."""
@@ -80,7 +81,7 @@ def main(given):
         low, high = tf.zeros_like(rare), tf.fill(tf.shape(rare), 20.0)
         for _ in range(30):
             middle = (low + high) / 2
-            above = likelihoods.continuous_bernoulli_mean(-middle) > rare
+            above = continuous_bernoulli_mean(-middle) > rare
             low = tf.where(above, middle, low)
             high = tf.where(above, high, middle)
         size = tf.where(rare < 1 / 20, 1 / rare, middle)
