@@ -1,5 +1,7 @@
 """Families of the prior p(z) over the latent."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -87,7 +89,7 @@ class Mixture(Prior):
 
     def distribution(self, encoder=None):
         scale = MIN_SCALE + tf.nn.softplus(self.raw_scale)
-        return tfd.MixtureSameFamily(
+        return MixtureOfDiagonalNormals(
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
             tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.loc), scale),
         )
@@ -129,13 +131,14 @@ class VampPrior(Prior):
 
     def distribution(self, encoder):
         components = encoder(self.pseudo_inputs())
+        equal = tfd.Categorical(logits=tf.zeros(self.num_components))
+        if isinstance(components, tfd.MultivariateNormalDiag):
+            return MixtureOfDiagonalNormals(equal, components)
         if isinstance(components, tfd.MultivariateNormalTriL):
             components = tfd.MultivariateNormalLinearOperator(
                 components.loc, _InvertedOnce(components.scale.to_dense())
             )
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=tf.zeros(self.num_components)), components
-        )
+        return tfd.MixtureSameFamily(equal, components)
 
     def pseudo_inputs(self) -> tf.Tensor:
         """u `[C, H, W, C']`, images in (0, 1)."""
@@ -155,6 +158,35 @@ class VampPrior(Prior):
 
     def get_config(self):
         return super().get_config() | {"num_components": self.num_components}
+
+
+class MixtureOfDiagonalNormals(tfd.MixtureSameFamily):
+    """sum_c weight_c N(z; loc_c, diag(scale_c^2)), whose log density at every z
+    is products of matrices: sum_d ((z_d - loc_cd) / scale_cd)^2 = z^2 p_c - 2 z
+    (loc_c p_c) + loc_c^2 p_c, with p = 1 / scale^2.
+
+    In float64, which what cancels in that sum leaves exact: term by term, the
+    `[N, C, D]` differences and their gradients take ten times as long.
+    """
+
+    def _log_prob(self, z):
+        normals = self.components_distribution
+        loc, scale, z = (
+            tf.cast(each, tf.float64)
+            for each in (normals.loc, normals.stddev(), z)
+        )
+        precision = 1 / scale**2
+        squares = (
+            tf.tensordot(z**2, precision, [[-1], [-1]])
+            - 2 * tf.tensordot(z, loc * precision, [[-1], [-1]])
+            + tf.reduce_sum(loc**2 * precision, -1)
+        )
+        log_volume = tf.reduce_sum(tf.math.log(scale), -1)
+        log_volume += loc.shape[-1] * math.log(2 * math.pi) / 2
+        weights = self.mixture_distribution.logits_parameter()
+        log_weights = tf.cast(tf.nn.log_softmax(weights), tf.float64)
+        log_p = log_weights - log_volume - squares / 2  # [..., C]
+        return tf.cast(tf.reduce_logsumexp(log_p, -1), tf.float32)
 
 
 class _InvertedOnce(tf.linalg.LinearOperatorLowerTriangular):
