@@ -5,7 +5,6 @@ it in a process.
 It imports nothing of this package and may run in an environment of its own
 (`pip install torch numpy`)."""
 
-import argparse
 import math
 import time
 
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.shared.stopwatch import serve
+from benchmarks.shared.stopwatch import model_parser, serve
 
 THREADS = 2
 
@@ -79,33 +78,94 @@ class ConvDecoder(nn.Module):
         return self.head(functional.relu(x)).flatten(1)
 
 
-class VAE(nn.Module):
-    def __init__(self, network, hidden, latent):
+class MADE(nn.Module):
+    """A step of an inverse autoregressive flow, with one hidden layer."""
+
+    def __init__(self, latent, context, reverse, units=320):
         super().__init__()
+        order = torch.arange(latent)
+        order = order.flip(0) if reverse else order
+        hidden = torch.arange(units) % (latent - 1)
+        before = (order[:, None] <= hidden[None]).float()
+        after = (hidden[:, None] < order[None]).float().repeat(1, 2)
+        self.register_buffer("before", before.T)
+        self.register_buffer("after", after.T)
+        self.first = nn.Linear(latent, units)
+        self.context = nn.Linear(context, units, bias=False)
+        self.last = nn.Linear(units, 2 * latent)
+
+    def forward(self, z, features):
+        hidden = functional.linear(
+            z, self.first.weight * self.before, self.first.bias
+        )
+        hidden = functional.elu(hidden + self.context(features))
+        out = functional.linear(
+            hidden, self.last.weight * self.after, self.last.bias
+        )
+        shift, raw_gate = out.chunk(2, -1)
+        gate = torch.sigmoid(raw_gate + 2)
+        return gate * z + (1 - gate) * shift, gate.log().sum(-1)
+
+
+class VAE(nn.Module):
+    def __init__(self, network, hidden, latent, family="mean_field", samples=1):
+        super().__init__()
+        self.samples = samples
         if network == "conv":
-            self.encoder = nn.Sequential(
-                ConvEncoder(), nn.Linear(49 * 64, 2 * latent)
-            )
+            self.body, width = ConvEncoder(), 49 * 64
             self.decoder = ConvDecoder(latent)
         else:
-            self.encoder = nn.Sequential(
-                mlp(784, *hidden), nn.Linear(hidden[-1], 2 * latent)
-            )
+            self.body, width = mlp(784, *hidden), hidden[-1]
             self.decoder = nn.Sequential(
                 mlp(latent, *hidden[::-1]), nn.Linear(hidden[0], 784)
             )
+        self.head = nn.Linear(width, 2 * latent)
+        self.flow = nn.ModuleList(
+            MADE(latent, width, step == 1)
+            for step in range(2 if family == "iaf" else 0)
+        )
+        self.pseudo_inputs = (
+            nn.Parameter(torch.randn(500, 784)) if family == "vamp" else None
+        )
 
     def posterior(self, x):
-        loc, raw_scale = self.encoder(x).chunk(2, -1)
-        return loc, functional.softplus(raw_scale)
+        features = self.body(x)
+        loc, raw_scale = self.head(features).chunk(2, -1)
+        return features, loc, functional.softplus(raw_scale)
 
     def reconstruction(self, x, z):
         return -functional.binary_cross_entropy_with_logits(
             self.decoder(z), x, reduction="none"
         ).sum(-1)
 
-    def elbo(self, x):
-        loc, scale = self.posterior(x)
+    def log_weights(self, x, samples):
+        """log p(x, z) - log q(z|x) `[K, B]` of draws of z."""
+        features, loc, scale = self.posterior(x)
+        noise = torch.randn(samples, *loc.shape)
+        z = loc + scale * noise
+        log_q = -(0.5 * noise**2 + scale.log()).sum(-1)
+        for made in self.flow:
+            z, log_det = made(z, features)
+            log_q = log_q - log_det
+        if self.pseudo_inputs is None:
+            log_prior = -0.5 * (z**2).sum(-1)
+        else:
+            _, locs, scales = self.posterior(self.pseudo_inputs.sigmoid())
+            seen = (z[..., None, :] - locs) / scales
+            each = -(0.5 * seen**2 + scales.log()).sum(-1)
+            log_prior = each.logsumexp(-1) - math.log(len(locs))
+        x = x.expand(samples, *x.shape)
+        log_likelihood = self.reconstruction(x.flatten(0, 1), z.flatten(0, 1))
+        return log_likelihood.view(samples, -1) + log_prior - log_q
+
+    def bound(self, x):
+        """The ELBO, its KL divergence exact where it can be; for K > 1 the
+        importance-weighted bound.
+        """
+        if self.samples > 1 or self.flow or self.pseudo_inputs is not None:
+            log_w = self.log_weights(x, self.samples)
+            return (log_w.logsumexp(0) - math.log(self.samples)).mean()
+        _, loc, scale = self.posterior(x)
         z = loc + scale * torch.randn_like(scale)
         kl = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)
         return (self.reconstruction(x, z) - kl).mean()
@@ -115,16 +175,8 @@ class VAE(nn.Module):
         """Importance-weighted estimate of the mean of log p(x), in nats."""
         total = 0.0
         for image in x.split(16):
-            loc, scale = self.posterior(image)
-            noise = torch.randn(num_samples, *loc.shape)
-            z = loc + scale * noise
-            x_k = image.expand(num_samples, *image.shape)
-            weights = self.reconstruction(
-                x_k.flatten(0, 1), z.flatten(0, 1)
-            ).view(num_samples, -1) + (
-                0.5 * (noise**2 - z**2) + scale.log()
-            ).sum(-1)
-            bound = weights.logsumexp(0) - math.log(num_samples)
+            log_w = self.log_weights(image, num_samples)
+            bound = log_w.logsumexp(0) - math.log(num_samples)
             total += bound.sum().item()
         return total / len(x)
 
@@ -143,12 +195,13 @@ def batches_of_loader(images, size):
             yield batch
 
 
-def training(vae, batches):
+def training(vae, batches, compiled=False):
     """A function that takes one step."""
     optimizer = torch.optim.RMSprop(vae.parameters(), lr=1e-3, centered=True)
+    bound = torch.compile(vae.bound) if compiled else vae.bound
 
     def step():
-        loss = -vae.elbo(next(batches))
+        loss = -bound(next(batches))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,12 +210,18 @@ def training(vae, batches):
 
 
 def race(settings, images):
-    vae = VAE(settings.network, settings.hidden, settings.latent)
+    vae = VAE(
+        settings.network,
+        settings.hidden,
+        settings.latent,
+        settings.family,
+        settings.samples,
+    )
     if settings.network == "conv":
         vae = vae.to(memory_format=torch.channels_last)
     feed = {"memory": batches_in_memory, "loader": batches_of_loader}
-    step = training(vae, feed[settings.feed](images, settings.batch))
-
+    batches = feed[settings.feed](images, settings.batch)
+    step = training(vae, batches, settings.compile)
     steps = math.ceil(len(images) / settings.batch)
 
     def play():
@@ -191,14 +250,10 @@ def reach(settings, images, test):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True, help="npz of bits")
-    parser.add_argument("--network", default="mlp")
-    parser.add_argument("--hidden", type=int, nargs="*", default=[])
-    parser.add_argument("--latent", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True)
+    parser = model_parser(__doc__)
     parser.add_argument("--steps", type=int, help="from one look to the next")
     parser.add_argument("--feed", default="memory")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--reach", type=float, help="log p(x) to train to")
     parser.add_argument("--num_samples", type=int, default=128, help="K")
     settings = parser.parse_args()

@@ -20,12 +20,15 @@ def ours(settings):
         "network": settings.network,
         "hidden_units": settings.hidden or None,
     }
+    iaf, vamp = (settings.family == name for name in ("iaf", "vamp"))
     vae = vae_tf.VAE(
-        vae_tf.Encoder(settings.latent, **body),
+        vae_tf.Encoder(settings.latent, "iaf" if iaf else "mean_field", **body),
         vae_tf.Decoder(
             data.image_shape,
             **body | {"hidden_units": settings.hidden[::-1] or None},
         ),
+        vae_tf.VampPrior(settings.latent, 500) if vamp else "standard_normal",
+        vae_tf.IWAE(settings.samples) if settings.samples > 1 else "elbo",
     )
     vae.compile(
         keras.optimizers.RMSprop(1e-3, centered=True),

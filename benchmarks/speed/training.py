@@ -1,16 +1,17 @@
-"""Training steps against PyTorch, plain Keras and the matrix products alone, in
-turns on one machine: float32, and at the end of a row our own mixed precision
-beside the machine's rate of bfloat16 products.
+"""Training steps against PyTorch, JAX, plain Keras and the matrix products
+alone, in turns on one machine: float32, and at the end of a row our own mixed
+precision beside the machine's rate of bfloat16 products.
 
-python -m benchmarks.speed.training --torch_python torch_env/bin/python
+python -m benchmarks.speed.training --peers_python peers_env/bin/python
 
-PyTorch is needed for this alone, in any environment (pip install torch numpy).
-Every contestant trains the same model on the same images of binarised MNIST in
-the same batches with centred RMSprop. Ratios are those of one round; the table
-shows their median, and the smallest and largest."""
+PyTorch and JAX are needed for this alone, in any environment (pip install torch
+jax optax numpy). PyTorch is the best of a loop over images in memory, of the
+same with `torch.compile`, and of its `DataLoader`. Every contestant trains the
+same model on the same images of binarised MNIST in the same batches with
+centred RMSprop. Ratios are those of one round; the table shows their median,
+and the smallest and largest."""
 
 import dataclasses
-import os
 import statistics
 import sys
 import tempfile
@@ -18,9 +19,8 @@ import tempfile
 import numpy as np
 
 import vae_tf
-from benchmarks.shared.commands import ROOT
 from benchmarks.shared.floor import PEAK_SIZE, products_of
-from benchmarks.shared.stopwatch import Contestant
+from benchmarks.shared.stopwatch import in_turns, ratios, spread
 from vae_tf import command_line
 from vae_tf.settings import Settings, UserError, setting
 
@@ -38,8 +38,8 @@ ROWS = (
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpeed(Settings):
-    torch_python: str = setting(
-        sys.executable, "a Python that can import torch"
+    peers_python: str = setting(
+        sys.executable, "a Python that can import torch, jax and optax"
     )
     rounds: int = setting(7, "turns of each contestant", minimum=1)
     rows: tuple[int, ...] | None = setting(None, "of the table; unset: all")
@@ -56,13 +56,14 @@ def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
     shape = ["--network", network, "--hidden", *map(str, hidden)]
     shape += ["--latent", str(latent), "--batch", str(batch)]
     shape += ["--images", images]
-    products, ours, plain, torch = (
+    products, ours, plain, torch, jax = (
         [python, "-m", f"benchmarks.{name}"]
         for python, name in (
             (sys.executable, "shared.floor"),
             (sys.executable, "speed.ours"),
             (sys.executable, "peers.keras_vae"),
-            (settings.torch_python, "peers.torch_vae"),
+            (settings.peers_python, "peers.torch_vae"),
+            (settings.peers_python, "peers.jax_vae"),
         )
     )
     ours += shape
@@ -73,32 +74,12 @@ def race(row: tuple, images: str, settings: TrainSpeed) -> dict[str, list]:
         "bfloat16 products": [*products, *bfloat16],
         "ours, bfloat16": [*ours, *bfloat16],
         "memory": [*torch, *shape],
+        "compiled": [*torch, *shape, "--compile"],
         "loader": [*torch, *shape, "--feed", "loader"],
     }
     if network == "mlp":
-        commands["plain"] = [*plain, *shape]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    contestants = {
-        name: Contestant(*command, env=environment)
-        for name, command in commands.items()
-    }
-    times = {name: [] for name in contestants}
-    for _ in range(settings.rounds):
-        for name, contestant in contestants.items():
-            times[name].append(contestant.milliseconds())
-    for contestant in contestants.values():
-        contestant.leave()
-    return times
-
-
-def spread(values: list[float]) -> str:
-    middle = statistics.median(values)
-    return f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def ratios(times: list[float], ours: list[float]) -> list[float]:
-    return [one / two for one, two in zip(times, ours, strict=True)]
+        commands |= {"plain": [*plain, *shape], "jax": [*jax, *shape]}
+    return in_turns(commands, settings.rounds)
 
 
 def show(row: tuple, times: dict[str, list]) -> None:
@@ -106,8 +87,9 @@ def show(row: tuple, times: dict[str, list]) -> None:
     widths = "-".join(map(str, (784, *hidden, latent)))
     name = widths if network == "mlp" else f"conv, {latent} latents"
     torch = min(
-        (times["memory"], times["loader"]), key=statistics.median
-    )  # the better of the two
+        (times[name] for name in ("memory", "compiled", "loader")),
+        key=statistics.median,
+    )
     middle = {key: statistics.median(value) for key, value in times.items()}
 
     def beside_floor(ours, products):
@@ -120,10 +102,13 @@ def show(row: tuple, times: dict[str, list]) -> None:
         f"| {name} | {batch} | {middle['ours']:.2f} "
         f"| {statistics.median(torch):.2f} "
         f"| {spread(ratios(torch, times['ours']))} |",
-        f" {middle['plain']:.2f} "
-        f"| {spread(ratios(times['plain'], times['ours']))} |"
-        if "plain" in times
-        else " | |",
+        *(
+            f" {middle[name]:.2f} "
+            f"| {spread(ratios(times[name], times['ours']))} |"
+            if name in times
+            else " | |"
+            for name in ("jax", "plain")
+        ),
         f" {beside_floor('ours', 'products')}",
         f" {middle['ours, bfloat16']:.2f} | ",
         beside_floor("ours, bfloat16", "bfloat16 products"),
@@ -146,9 +131,9 @@ def main(given):
     ).source
     print(
         "| model | batch | ours, ms | PyTorch, ms | PyTorch / ours "
-        "| plain Keras, ms | Keras / ours | floor, ms at GFLOP/s "
-        "| ours / floor | bfloat16: ours, ms | floor, ms at GFLOP/s "
-        "| ours / floor |\n" + "|---" * 12 + "|"
+        "| JAX, ms | JAX / ours | plain Keras, ms | Keras / ours "
+        "| floor, ms at GFLOP/s | ours / floor | bfloat16: ours, ms "
+        "| floor, ms at GFLOP/s | ours / floor |\n" + "|---" * 14 + "|"
     )
     with tempfile.TemporaryDirectory() as directory:
         file = f"{directory}/images.npz"
