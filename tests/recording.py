@@ -18,6 +18,14 @@ def logs(val_elbo, elbo=-3.0):
     return values | {"val_elbo": val_elbo}
 
 
+class Recorder(callbacks.RunRecorder):
+    """One that has written everything when it returns."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self.background.wait()
+
+
 class RecordedRun(tf.test.TestCase):
     def setUp(self):
         super().setUp()
@@ -28,7 +36,7 @@ class RecordedRun(tf.test.TestCase):
         self.vae.optimizer.build(self.vae.trainable_variables)
 
     def recorder(self, history=(), **settings):
-        recorder = callbacks.RunRecorder(
+        recorder = Recorder(
             self.run_dir,
             vae_tf.Config(learning_rate=7.0, **settings),
             lambda epoch: None,

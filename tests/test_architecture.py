@@ -101,6 +101,7 @@ HOUSE = {
         "averaging",
         "directory",
         "checkpoints",
+        "background",
         "callbacks",
         "report_plane",
         "report",

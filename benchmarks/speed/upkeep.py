@@ -1,7 +1,10 @@
-"""What a default run pays, per epoch, for surviving and for its health: states
-to resume from, best weights, metrics and health; the lock is taken once.
+"""An epoch as a user of `train.py` has it: what of it is training, what is
+validation, and what goes to surviving, to health and to beginning and ending.
 
-python -m benchmarks.speed.upkeep"""
+python -m benchmarks.speed.upkeep
+
+What is written is written by a thread beside the next epoch, whose own time is
+shown, and which training shares the processor with."""
 
 import collections
 import dataclasses
@@ -12,94 +15,81 @@ import time
 from unittest import mock
 
 import vae_tf
-from vae_tf import command_line
-from vae_tf.runs import callbacks, health
+from vae_tf import command_line, executions
+from vae_tf.runs import callbacks
 from vae_tf.settings import Settings, setting
-
-PARTS = {
-    "states to resume from": ((callbacks.RunRecorder, "_keep"),),
-    "best weights": ((callbacks, "save_best"),),
-    "metrics.csv": ((callbacks, "write_metrics"),),
-    "health": tuple(
-        (health.Health, name)
-        for name in (
-            "on_epoch_begin",
-            "on_train_batch_begin",
-            "on_train_batch_end",
-            "on_epoch_end",
-        )
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Upkeep(Settings):
-    epochs: int | None = setting(
-        None, "of which the first is left out (unset: train.py's)", minimum=3
-    )
-    dataset: str = setting("mnist", "a dataset as of train.py")
+    epochs: int = setting(12, "of which two are left out", minimum=4)
+    batch_size: int = setting(128, "images per step", minimum=1)
+    dataset: str = setting("binarized_mnist", "a dataset as of train.py")
     data_dir: str | None = setting(
         None, "TFDS data directory (unset: $TFDS_DATA_DIR, else TFDS's own)"
     )
 
 
-def timed(spent, part, owner, name):
-    """`owner.name`, whose seconds are added to what `part` has spent."""
-    inner = getattr(owner, name)
-
-    def call(*args, **kwargs):
-        start = time.perf_counter()
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            spent[part] += time.perf_counter() - start
-
-    return mock.patch.object(owner, name, call)
-
-
 def main(given):
     settings = Upkeep(**given)
     spent: collections.Counter = collections.Counter()
-    before, epochs = dict.fromkeys(PARTS, 0.0), {part: [] for part in PARTS}
-    out_of_patience = callbacks.RunRecorder.out_of_patience
+    after: list[dict] = []  # what had been spent at the end of each epoch
 
-    def end_of_epoch(recorder):
-        for part in PARTS:
-            epochs[part].append(spent[part] - before[part])
-        before.update(spent)
-        return out_of_patience(recorder)
+    def timed(part, function):
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[part] += time.perf_counter() - start
 
-    with tempfile.TemporaryDirectory() as place:
-        for part, calls in PARTS.items():
-            for owner, name in calls:
-                timed(spent, part, owner, name).start()
-        patched = mock.patch.object(
-            callbacks.RunRecorder, "out_of_patience", end_of_epoch
-        )
-        with patched:
-            run = vae_tf.train(
-                vae_tf.Config(
-                    dataset=settings.dataset,
-                    data_dir=settings.data_dir,
-                    epochs=settings.epochs,
-                    run_dir=f"{place}/run",
-                )
+        return call
+
+    loop, write = executions.compiled_loop, callbacks.RunRecorder._write
+    end = callbacks.RunRecorder.on_epoch_end
+
+    def timed_loop(model, step, *args):
+        return timed(step.__name__, loop(model, step, *args))
+
+    def end_of_epoch(recorder, *args, **kwargs):
+        end(recorder, *args, **kwargs)
+        after.append({"epoch": time.perf_counter(), **spent})
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        mock.patch.object(executions, "compiled_loop", timed_loop),
+        mock.patch.object(
+            callbacks.RunRecorder, "_write", timed("writing", write)
+        ),
+        mock.patch.object(callbacks.RunRecorder, "on_epoch_end", end_of_epoch),
+    ):
+        vae_tf.train(
+            vae_tf.Config(
+                **dataclasses.asdict(settings),
+                figures_every=0,
+                run_dir=f"{place}/run",
             )
-        mock.patch.stopall()
-    ends = [row["seconds"] for row in run.history]
-    epoch = statistics.mean(
-        after - before for before, after in itertools.pairwise(ends[1:])
-    )
+        )
+    # The first epochs compile, and make what later ones have.
+    rows = [
+        {part: later[part] - earlier[part] for part in earlier}
+        for earlier, later in itertools.pairwise(after[1:])
+    ]
+    parts = {part: statistics.median(r[part] for r in rows) for part in rows[0]}
+    rest = parts["epoch"] - parts["train_step"] - parts["test_step"]
     print(
-        f"| of an epoch of {1000 * epoch:.0f} ms | ms | share |\n|---|---|---|"
+        f"| of an epoch of {1000 * parts['epoch']:.0f} ms | ms | share |\n"
+        "|---|---|---|"
     )
-    total = 0.0
-    for part, seconds in epochs.items():
-        # After what is asked before the first epoch, and that epoch.
-        mean = statistics.mean(seconds[2:])
-        total += mean
-        print(f"| {part} | {1000 * mean:.1f} | {mean / epoch:.2%} |")
-    print(f"| all | {1000 * total:.1f} | {total / epoch:.2%} |")
+    for name, seconds in (
+        ("training", parts["train_step"]),
+        ("validation", parts["test_step"]),
+        ("all else", rest),
+        ("all but training", rest + parts["test_step"]),
+        ("written meanwhile by another thread", parts["writing"]),
+    ):
+        share = seconds / parts["epoch"]
+        print(f"| {name} | {1000 * seconds:.1f} | {share:.1%} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from absl.testing import parameterized
 from test_training import CONFIG, Killed
 
 import vae_tf
-from vae_tf.runs import callbacks, directory, report
+from vae_tf.runs import checkpoints, directory, report
 
 SETTINGS = vae_tf.config.dataclasses.asdict(CONFIG) | {"figures_every": 1}
 
@@ -78,19 +78,19 @@ class DamageTest(parameterized.TestCase, tf.test.TestCase):
     @classmethod
     def cut(cls):
         calls = []
-        keep = callbacks.RunRecorder._keep
+        write = checkpoints.write
 
         def kill(*args):
             calls.append(args)
             if len(calls) == 3:
                 raise Killed
-            keep(*args)
+            write(*args)
 
-        callbacks.RunRecorder._keep = kill
+        checkpoints.write = kill
         try:
             vae_tf.train(cls.config(cls.home / "cut"))
         finally:
-            callbacks.RunRecorder._keep = keep
+            checkpoints.write = write
 
     @staticmethod
     def evaluate(run_dir):

@@ -142,14 +142,14 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         self.assert_ends_like_an_uninterrupted_one(callbacks, "best")
 
     @parameterized.named_parameters(
-        ("before_the_checkpoint", checkpoints, "save"),
+        ("before_the_checkpoint", checkpoints, "write"),
         ("before_the_metrics", callbacks, "write_metrics"),
         # More steps than one execution takes, and not a multiple of it.
-        ("many_steps", checkpoints, "save", 16),
+        ("many_steps", checkpoints, "write", 16),
         (
             "iaf_mixture_alternate",
             checkpoints,
-            "save",
+            "write",
             256,
             {
                 "posterior": "iaf",
@@ -163,14 +163,14 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         (
             "vamp_iwae",
             checkpoints,
-            "save",
+            "write",
             256,
             {"prior": "vamp", "num_components": 5, "objective": "iwae"},
         ),
         (
             "mean_field_inference",
             checkpoints,
-            "save",
+            "write",
             256,
             {"inference": "mean_field"},
         ),
@@ -207,7 +207,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         # 90 steps of an epoch, 32 at a time; states after 32, 64 and all of the
         # first one, after 32 of the second; killed before the next.
         often = options | {"checkpoint_minutes": 1e-9}
-        with self.killed_in(checkpoints, "save", 5):
+        with self.killed_in(checkpoints, "write", 5):
             self.train(run_dir="cut", **often)
         names = os.listdir("cut/checkpoints")
         self.assertIn("epoch-00001-step-000000032.npz", names)

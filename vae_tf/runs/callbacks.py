@@ -3,6 +3,7 @@ weights and a row of metrics; now and then, pictures; and all of it for
 TensorBoard.
 """
 
+import functools
 import math
 import pathlib
 import signal
@@ -17,6 +18,7 @@ from vae_tf.config import Config
 from vae_tf.pictures import gallery, snapshots
 from vae_tf.runs import checkpoints
 from vae_tf.runs.averaging import averaged
+from vae_tf.runs.background import Background
 from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.directory import best, save_best, write_metrics
 from vae_tf.runs.interruption import Asked, Interrupted
@@ -54,6 +56,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.history = list(progress.history)
         self.progress: Progress | None = progress  # until it goes on from there
         self.asked = asked
+        self.background = Background()
         self._kept = self._began = time.monotonic()
         if progress.history:
             self._began -= progress.history[-1]["seconds"]
@@ -89,8 +92,14 @@ class RunRecorder(keras.callbacks.Callback):
             if any_of(self._strategy, asked):
                 self._stop(step)
 
-    def _keep(self, step: int = 0) -> None:
-        checkpoints.save(self.run_dir, self.model, self.history, step)
+    def on_train_end(self, logs=None):
+        self.background.wait()
+
+    def _keep(self, step: int) -> None:
+        state = checkpoints.state(self.model, self.history, step)
+        self.background.wait()
+        if self._chief:
+            checkpoints.write(self.run_dir, state)
         self._kept = time.monotonic()
 
     def _stop(self, step: int) -> None:
@@ -120,15 +129,34 @@ class RunRecorder(keras.callbacks.Callback):
                 f"epochs before it are in {self.run_dir}."
             )
         self.history.append(row)
-        # In this order: what a run killed between two writes has not written,
-        # `restore` writes of the state that comes first.
         self._kept = time.monotonic()  # by the chief, as all workers know
         if self._chief:
-            self._keep()
+            state, weights = checkpoints.state(self.model, self.history), None
             if best(self.history) is row:
-                save_best(self.run_dir, self.model)
-            write_metrics(self.run_dir, self.history)
+                with averaged(self.model):
+                    weights = [
+                        np.array(tf.convert_to_tensor(each))
+                        for each in self.model.weights
+                    ]
+            # While the next epoch trains.
+            self.background.start(
+                self._write, state, weights, list(self.history)
+            )
         self.model.stop_training = self.out_of_patience()
+
+    def _write(self, state, weights, history) -> None:
+        # In this order: what a run killed between two writes has not written,
+        # `restore` writes of the state that comes first.
+        checkpoints.write(self.run_dir, state)
+        if weights is not None:
+            self._twin.set_weights(weights)
+            save_best(self.run_dir, self._twin)
+        write_metrics(self.run_dir, history)
+
+    @functools.cached_property
+    def _twin(self) -> keras.Model:
+        """A model that has the best weights, and is not trained."""
+        return type(self.model).from_config(self.model.get_config())
 
     def out_of_patience(self) -> bool:
         """Whether the last `patience` epochs brought no better bound in

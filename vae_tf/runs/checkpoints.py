@@ -24,7 +24,7 @@ from vae_tf.runs.directory import (
     write_metrics,
 )
 from vae_tf.runs.sums import written
-from vae_tf.runs.workers import apart, is_chief
+from vae_tf.runs.workers import apart
 from vae_tf.settings import UserError
 
 KEPT = 3  # the newest, and others should the newest be damaged
@@ -46,37 +46,46 @@ class Progress(NamedTuple):
         return f"epoch-{len(self.history):05d}{within}.npz"
 
 
-def save(
-    run_dir: pathlib.Path,
-    model: keras.Model,
-    history: list[dict[str, float]],
-    step: int = 0,
-) -> None:
-    """Writes weights and optimizer state after the epochs of `history` and, in
-    the next one, `step` steps, with its metrics so far; drops old checkpoints.
-    All workers call this within an epoch, and the chief writes.
+class State(NamedTuple):
+    """What a run resumes from, as arrays of its own."""
+
+    name: str  # of its checkpoint
+    arrays: dict[str, np.ndarray]
+
+
+def state(
+    model: keras.Model, history: list[dict[str, float]], step: int = 0
+) -> State:
+    """Weights and optimizer state after the epochs of `history` and, in the
+    next one, `step` steps, with its metrics so far. Within an epoch, all
+    workers call this together.
+    """
+    strategy = model.distribute_strategy
+    running = apart(strategy, model.metrics_variables) if step else []
+    # Copies, of which training changes nothing while they are written; by way
+    # of a tensor, as a variable of several devices has no array.
+    values = [np.array(tf.convert_to_tensor(each)) for each in _state(model)]
+    arrays = {
+        f"{kind}{number}": array
+        for kind, values in (("", values), ("running", running))
+        for number, array in enumerate(values)
+    }
+    arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
+    return State(Progress(history, step).name, arrays)
+
+
+def write(run_dir: pathlib.Path, state: State) -> None:
+    """Writes a state to resume from, and drops old ones.
 
     Raises:
       UserError: it cannot be written; the checkpoints before it are there.
     """
-    strategy = model.distribute_strategy
-    running = apart(strategy, model.metrics_variables) if step else []
-    if not is_chief(strategy):
-        return
-    # By way of a tensor, as a variable of several devices has none.
-    state = [tf.convert_to_tensor(each).numpy() for each in _state(model)]
-    arrays = {
-        f"{kind}{number}": array
-        for kind, values in (("", state), ("running", running))
-        for number, array in enumerate(values)
-    }
-    if not all(np.all(np.isfinite(array)) for array in arrays.values()):
+    if not all(np.all(np.isfinite(array)) for array in state.arrays.values()):
         return  # Not to be gone back to; whoever looks at weights says it.
-    arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
     directory = run_dir / CHECKPOINTS
     directory.mkdir(exist_ok=True)
-    with written(directory / Progress(history, step).name) as path:
-        np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's stub
+    with written(directory / state.name) as path:
+        np.savez(path, **state.arrays)  # type: ignore[arg-type]  # NumPy's stub
     for old in _checkpoints(run_dir)[:-KEPT]:
         old.unlink()
 

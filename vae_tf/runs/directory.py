@@ -233,7 +233,8 @@ def load(path: str | os.PathLike) -> VAE:
 
 def save_best(run_dir: pathlib.Path, vae: VAE) -> None:
     """Writes a model's weights, or the average that its optimizer keeps of
-    them, as the best of a run; raises UserError where there is no room.
+    them, as the best of a run; raises UserError where there is no room. Of a
+    model that is not compiled, in a third of the room and time.
     """
     with sealed(run_dir / BEST_WEIGHTS) as path:
         # HDF5 ends the process where it meets a full disk.
@@ -254,7 +255,10 @@ def load_best(run_dir: pathlib.Path, vae: VAE) -> None:
     sums.read(path)
     try:
         _require_packed(path)
-        vae.load_weights(path)
+        with warnings.catch_warnings():
+            # Of an optimizer, which the weights are not written with.
+            warnings.filterwarnings("ignore", "Skipping variable loading for")
+            vae.load_weights(path)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
             f"{path}: expected the weights of this run, received a damaged "

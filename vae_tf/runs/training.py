@@ -39,6 +39,7 @@ from vae_tf.vae import VAE
 # what they are made from would take more than so many bytes.
 STEPS_PER_EXECUTION = 32
 BLOCK = 2**24
+VALIDATED = 2**20  # pixels of p(x|z) together
 HALVINGS = 3  # of the step size of a training that diverges
 
 
@@ -209,12 +210,13 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                 )
             ]
 
+        held_images = validated(data, vae.objective.num_samples)
         average = [AverageValidated()] if config.ema_momentum else []
 
         def fit(images, until):
             vae.fit(
                 images,
-                validation_data=data.validation,
+                validation_data=held_images,
                 initial_epoch=len(recorder.history),
                 epochs=until,
                 callbacks=[*average, health, recorder, *pictures, *board],
@@ -238,6 +240,8 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                 else "Interrupted.",
             )
             raise
+        finally:
+            recorder.background.wait()
         for each in pictures:
             each.look_last()
         health.look_at_posterior(
@@ -262,6 +266,19 @@ def steps_per_execution(data: Data) -> int:
     waits = data.train.in_step.elements.element_spec["stored"]
     batch = data.batch_size * math.prod(waits.shape[1:]) * waits.dtype.size
     return min(STEPS_PER_EXECUTION, len(data.train), max(BLOCK // batch, 1))
+
+
+def validated(data: Data, num_samples: int) -> tf.data.Dataset:
+    """The validation images, in equal batches as large as is fast and small
+    enough for `num_samples` draws of each image.
+    """
+    if data.numbered:
+        return data.validation
+    count, pixels = data.num_examples["validation"], math.prod(data.image_shape)
+    most = max(data.batch_size, VALIDATED // (pixels * num_samples))
+    return data.in_order(
+        "validation", math.ceil(count / math.ceil(count / most))
+    )
 
 
 def _optimizer(config: Config, steps: int) -> keras.Optimizer:
