@@ -71,8 +71,8 @@ def __dir__():
 
 
 def _load_all() -> None:
-    """Every class at once: Keras can load a saved model only after those that
-    it holds were registered.
+    """Every class of Keras' at once: it can load a saved model only after those
+    that it holds were registered.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":  # Keras would look for it, and fail.
@@ -81,7 +81,7 @@ def _load_all() -> None:
             "KERAS_BACKEND: expected 'tensorflow' of Keras, received "
             f"{backend!r}."
         )
-    for home in _HOMES.values():
+    for home in ("vae", "inference.local_vae"):  # which hold all others
         importlib.import_module(f"vae_tf.{home}")
 
 

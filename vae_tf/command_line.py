@@ -2,6 +2,7 @@
 user's mistake -> one line.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -139,6 +140,22 @@ def run(
     except KeyboardInterrupt as error:
         print(one_line(str(error)) or "Interrupted.", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 130))
+
+
+@contextlib.contextmanager
+def without_wrappers():
+    """While Keras is imported by a command, without the scikit-learn that its
+    wrappers would import: a second, for what no command uses. Whoever imports
+    scikit-learn afterwards gets it.
+    """
+    known = "sklearn" in sys.modules
+    if not known:
+        sys.modules["sklearn"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if not known:
+            del sys.modules["sklearn"]
 
 
 def one_line(text: str) -> str:

@@ -37,7 +37,9 @@ def export(given: dict[str, Any]) -> None:
     settings = Export(**given)
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
-    path = vae_tf.export_run(**dataclasses.asdict(settings))
+    with command_line.without_wrappers():
+        export_run = vae_tf.export_run
+    path = export_run(**dataclasses.asdict(settings))
     print(f"Exported {settings.run_dir} to {path}.")
 
 

@@ -18,7 +18,9 @@ def train(given: dict[str, Any]) -> None:
         config = dataclasses.replace(config_of(config.run_dir), **given)
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
-    vae_tf.train(config)
+    with command_line.without_wrappers():
+        run = vae_tf.train
+    run(config)
 
 
 def main() -> None:

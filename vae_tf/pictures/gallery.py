@@ -1,6 +1,7 @@
 """The `figures/` directory of a run: snapshots, their pictures, and both
 animations. Where one cannot be written or read, that is said, and what it shows
-goes on without it.
+goes on without it. What draws is imported where it is needed: a first step of
+training does not wait for it.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from PIL import Image
 
 from vae_tf.data.files import written_atomically
-from vae_tf.pictures import figures
 from vae_tf.pictures.sheet import Sheet
 from vae_tf.pictures.snapshots import Snapshot
 from vae_tf.settings import UserError
@@ -75,6 +75,8 @@ def recorded(run_dir: pathlib.Path, up_to: float = math.inf) -> list[Snapshot]:
 
 def draw_latent(snapshot: Snapshot) -> dict[str, Image.Image]:
     """The two pictures that are animated."""
+    from vae_tf.pictures import figures
+
     latent_dim = len(snapshot.plane)
     when = f"epoch {snapshot.epoch}, ELBO {snapshot.elbo:.1f} nats per image"
     names = {
@@ -116,6 +118,8 @@ def draw(
       recorded: the run's snapshots, at least one; the last one is drawn.
       history: rows of `metrics.csv`.
     """
+    from vae_tf.pictures import figures
+
     snapshot = recorded[-1]
     accuracies = [
         (each.epoch, each.accuracy)
@@ -139,6 +143,8 @@ def draw(
 
 def write(run_dir: pathlib.Path, pictures: dict[str, Image.Image]) -> None:
     """Writes pictures to `figures/<name>.png`."""
+    from vae_tf.pictures import figures
+
     for name, picture in pictures.items():
         _write(run_dir / FIGURES / f"{name}.png", figures.png(picture))
 
@@ -154,6 +160,8 @@ def animate(run_dir: pathlib.Path, snapshots: Sequence[Snapshot]) -> None:
     """Writes `figures/posterior.gif` and `figures/prior_predictive.gif`, a
     frame for each snapshot.
     """
+    from vae_tf.pictures import figures
+
     frames = [draw_latent(snapshot) for snapshot in snapshots]
     for name in ANIMATED:
         content = figures.gif([frame[name] for frame in frames])

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from sklearn.neighbors import KNeighborsClassifier
 
 from vae_tf import objectives
 from vae_tf.data.files import unpacked
@@ -45,7 +44,7 @@ class Snapshot(NamedTuple):
     points: np.ndarray  # one z ~ q(z|x) for each image, in the plane: [N, 2]
     plane: np.ndarray  # its columns, orthonormal, [D, 2]
     prior_points: np.ndarray  # z ~ p(z) in it, [M, 2]; [0, 2] for N(0, I)
-    accuracy: float  # of the class by z's nearest neighbours; NaN without one
+    accuracy: float  # see `judged`; NaN without classes
     per_dimension: np.ndarray  # [D], see `per_dimension_name`
     factorizes: bool  # whether q(z|x) and p(z) do
     prior_predictive: np.ndarray  # uint8 [R, C, H, W, channels]
@@ -110,7 +109,19 @@ def held_out(data: Data) -> HeldOut:
     return HeldOut(images, None if labels is None else labels[: len(images)])
 
 
-def take(
+def take(vae: VAE, held: HeldOut, epoch: int, *args, **kwargs) -> Snapshot:
+    """A snapshot of the model as it is; arguments as of `taken`."""
+    return judged(*taken(vae, held, epoch, *args, **kwargs))
+
+
+def judged(snapshot: Snapshot, z: np.ndarray) -> Snapshot:
+    """A snapshot that says how well z `[N, D]` tells classes apart."""
+    if not len(snapshot.labels):
+        return snapshot
+    return snapshot._replace(accuracy=neighbour_accuracy(z, snapshot.labels))
+
+
+def taken(
     vae: VAE,
     held: HeldOut,
     epoch: int,
@@ -118,8 +129,9 @@ def take(
     shows: str = "samples",
     spacing: str = "equal",
     seed: int = 0,
-) -> Snapshot:
-    """A snapshot of the model as it is.
+) -> tuple[Snapshot, np.ndarray]:
+    """A snapshot of the model as it is, which is not yet `judged`, and its z
+    `[N, D]`.
 
     Args:
       vae: the model.
@@ -156,22 +168,17 @@ def take(
     points, prior_points = (
         _in_plane(values, plane) for values in (z, prior_z.numpy())
     )
-    accuracy = (
-        float("nan")
-        if held.labels is None
-        else neighbour_accuracy(z, held.labels)
-    )
     images, values = prior_predictive(vae, shows, spacing, seed)
     few = held.images[:NUM_RECONSTRUCTIONS]
     codes = validation_posterior(vae, few, 0).mean()
-    return Snapshot(
+    snapshot = Snapshot(
         epoch=epoch,
         elbo=float(np.concatenate(elbos).mean()),
         labels=np.zeros(0, int) if held.labels is None else held.labels,
         points=points,
         plane=plane,
         prior_points=prior_points,
-        accuracy=accuracy,
+        accuracy=float("nan"),
         per_dimension=np.concatenate(divergences).mean(0)
         if factorizes
         else np.concatenate(means).var(0),
@@ -181,6 +188,7 @@ def take(
         images=few,
         reconstructions=vae.decoder(codes).mean().numpy(),
     )
+    return snapshot, z
 
 
 def _plane(latent_dim: int, means: list, previous: Snapshot | None):
@@ -213,6 +221,9 @@ def neighbour_accuracy(z: np.ndarray, labels: np.ndarray) -> float:
     """
     if len(z) <= NUM_NEIGHBOURS:
         return float("nan")
+    # Here, because it takes a second, which a first step does not wait for.
+    from sklearn.neighbors import KNeighborsClassifier
+
     classifier = KNeighborsClassifier(NUM_NEIGHBOURS).fit(z, labels)
     # Without arguments, a point is no neighbour of its own.
     neighbours = classifier.kneighbors(return_distance=False)

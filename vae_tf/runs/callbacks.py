@@ -170,8 +170,9 @@ class RunRecorder(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Before the first step, after every few epochs and after the last, records
-    a snapshot of the model and draws it into `figures/`.
+    """Before the first step, after every few epochs and after the last, takes a
+    snapshot of the model, which is drawn into `figures/` while training goes
+    on.
 
     Args:
       run_dir: of the run.
@@ -182,6 +183,8 @@ class Pictures(keras.callbacks.Callback):
       within: whether the model is that of the middle of an epoch, which nobody
         looks at.
       board: where the pictures are shown too.
+      background: in which they are drawn. In that of a `RunRecorder`, no state
+        is written before the snapshot of an earlier one is.
     """
 
     def __init__(
@@ -192,6 +195,7 @@ class Pictures(keras.callbacks.Callback):
         history: list[dict[str, float]],
         within: bool = False,
         board: "Board | None" = None,
+        background: Background | None = None,
     ):
         super().__init__()
         self.run_dir = run_dir
@@ -201,6 +205,7 @@ class Pictures(keras.callbacks.Callback):
         self.within = within
         self.board = board
         self.recorded = gallery.recorded(run_dir, len(history))
+        self.background = background or Background()
 
     def on_train_begin(self, logs=None):
         # Also what a run that was killed between a checkpoint and its snapshot
@@ -218,9 +223,10 @@ class Pictures(keras.callbacks.Callback):
         return last.per_dimension if last and last.factorizes else None
 
     def look_last(self) -> None:
-        """After the last epoch."""
+        """After the last epoch; everything is drawn then."""
         if not self.recorded or self.recorded[-1].epoch < len(self.history):
             self._look()
+        self.background.wait()
 
     def _look_if_due(self) -> None:
         epoch = len(self.history)
@@ -230,13 +236,20 @@ class Pictures(keras.callbacks.Callback):
 
     def _look(self) -> None:
         previous = self.recorded[-1] if self.recorded else None
+        epoch = len(self.history)
         with averaged(self.model):
-            snapshot = snapshots.take(
-                self.model, self.held, len(self.history), previous
+            snapshot, z = snapshots.taken(
+                self.model, self.held, epoch, previous
             )
-        gallery.record(self.run_dir, snapshot)
+        self.background.wait()
         self.recorded.append(snapshot)
-        pictures = gallery.draw(self.recorded, self.history)
+        # While training goes on.
+        self.background.start(self._draw, snapshot, z, self.history[:epoch])
+
+    def _draw(self, snapshot, z, history) -> None:
+        snapshot = self.recorded[-1] = snapshots.judged(snapshot, z)
+        gallery.record(self.run_dir, snapshot)
+        pictures = gallery.draw(self.recorded, history)
         gallery.write(self.run_dir, pictures)
         if self.board:
             self.board.show(snapshot, pictures)

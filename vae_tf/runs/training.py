@@ -17,7 +17,7 @@ from vae_tf.config import Config
 from vae_tf.data.files import sweep
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
-from vae_tf.runs import checkpoints, directory, report
+from vae_tf.runs import checkpoints, directory
 from vae_tf.runs.averaging import AverageValidated
 from vae_tf.runs.building import (
     build,
@@ -206,7 +206,8 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
                     config.figures_every,
                     recorder.history,
                     progress.step > 0,
-                    *board,
+                    board[0] if board else None,
+                    recorder.background,
                 )
             ]
 
@@ -253,6 +254,8 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
     if not chief:
         return Run(run_dir, vae, recorder.history)
     if config.figures_every:
+        from vae_tf.runs import report  # It draws, which no first step needs.
+
         report.redraw(run_dir, vae, held)
         report.write(run_dir)
     sweep(run_dir)
