@@ -170,14 +170,17 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Of the code, with a + where files differ from it."""
+    """Of the code, with a + where files differ from it, but for the page of
+    the rows.
+    """
 
     def git(*arguments):
         return subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True
         ).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    page = f":!{RESULTS.relative_to(ROOT)}"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", page)
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 

@@ -260,6 +260,18 @@ class ArchitectureTest(tf.test.TestCase):
         )
         subprocess.run([sys.executable, "-c", code], check=True)
 
+    def test_a_first_step_waits_for_nothing_that_draws_or_classifies(self):
+        code = (
+            "import sys, vae_tf\n"
+            "from vae_tf import command_line\n"
+            "with command_line.without_wrappers():\n"
+            "    train = vae_tf.train\n"
+            "late = {'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+            "import sklearn.neighbors\n"  # Whoever asks for it gets it.
+            "sys.exit(f'{late} were imported' if late else 0)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
     def test_words(self):
         # DESIGN section 8: the field's words, never a rival's.
         rivals = {"mu", "sigma", "logvar", "log_var", "recon_x", "x_hat"}

@@ -30,8 +30,11 @@ print('SECONDS', time.perf_counter() - start)
 # The training command itself, left when its first steps begin, or have ended.
 TRAIN = """
 import os, sys, time
-import keras
-from vae_tf.vae import VAE
+from vae_tf import command_line
+from vae_tf.commands import train
+with command_line.without_wrappers():
+    import keras
+    from vae_tf.vae import VAE
 
 class Leave(keras.callbacks.Callback):
     def on_train_batch_{moment}(self, batch, logs=None):
@@ -42,8 +45,7 @@ fit = VAE.fit
 VAE.fit = lambda self, *args, callbacks=(), **kwargs: fit(
     self, *args, callbacks=[*callbacks, Leave()], **kwargs
 )
-import vae_tf
-vae_tf.train(vae_tf.Config(latent_dim=2, dataset={dataset!r}))
+train.train({'latent_dim': 2, 'dataset': {dataset!r}})
 """
 
 
