@@ -142,20 +142,22 @@ def run(
         sys.exit(getattr(error, "exit_code", 130))
 
 
+# What Keras imports for its wrappers and galleries, and can do without.
+FOR_KERAS = ("sklearn", "matplotlib")
+
+
 @contextlib.contextmanager
 def without_wrappers():
-    """While Keras is imported by a command, without the scikit-learn that its
-    wrappers would import: a second, for what no command uses. Whoever imports
-    scikit-learn afterwards gets it.
+    """While a command imports Keras, without what Keras would import for what
+    no command uses: a second and a half. Whoever imports it afterwards gets it.
     """
-    known = "sklearn" in sys.modules
-    if not known:
-        sys.modules["sklearn"] = None  # type: ignore[assignment]
+    hidden = [name for name in FOR_KERAS if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if not known:
-            del sys.modules["sklearn"]
+        for name in hidden:
+            del sys.modules[name]
 
 
 def one_line(text: str) -> str:

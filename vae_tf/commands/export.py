@@ -38,8 +38,8 @@ def export(given: dict[str, Any]) -> None:
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
     with command_line.without_wrappers():
-        export_run = vae_tf.export_run
-    path = export_run(**dataclasses.asdict(settings))
+        from vae_tf import VAE  # noqa: F401  # with all of Keras
+    path = vae_tf.export_run(**dataclasses.asdict(settings))
     print(f"Exported {settings.run_dir} to {path}.")
 
 

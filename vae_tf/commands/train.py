@@ -19,8 +19,8 @@ def train(given: dict[str, Any]) -> None:
     import vae_tf  # After the flags: `--help` needs no TensorFlow.
 
     with command_line.without_wrappers():
-        run = vae_tf.train
-    run(config)
+        from vae_tf import VAE  # noqa: F401  # with all of Keras
+    vae_tf.train(config)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 from vae_tf.inference.held_out import validation_posterior
-from vae_tf.pictures import figures
 from vae_tf.pictures.snapshots import (
     BATCH_SIZE,
     MAX_PIXELS,
@@ -170,6 +169,8 @@ def _means(vae: VAE, z: np.ndarray) -> np.ndarray:
 
 
 def _png(tiles: np.ndarray) -> bytes:
+    from vae_tf.pictures import figures  # It draws: see `gallery`.
+
     picture = figures.mosaic(tiles)
     if picture.shape[-1] == 1:
         picture = picture[..., 0]
