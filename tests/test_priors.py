@@ -6,7 +6,7 @@ from small import grid, random_bits, small_vae
 from tensorflow_probability import distributions as tfd
 
 import vae_tf
-from vae_tf.priors import MixtureOfDiagonalNormals
+from vae_tf.priors import MixtureOfDiagonalNormals, MixtureOfNormals
 
 
 class StandardNormalTest(tf.test.TestCase):
@@ -90,6 +90,30 @@ class MixtureOfDiagonalNormalsTest(tf.test.TestCase):
         for one, other in zip(ours, slopes, strict=True):
             size = np.abs(other).max()
             self.assertAllClose(one / size, other / size, 1e-5, 1e-6)
+
+
+class MixtureOfNormalsTest(tf.test.TestCase):
+    def test_of_components_that_share_a_scale(self):
+        # As a head of the user's own may have it, of either kind.
+        loc = tf.random.stateless_normal((4, 3), seed=[0, 1])
+        z = tf.random.stateless_normal((2, 5, 3), seed=[0, 2])
+        equal = tfd.Categorical(logits=tf.zeros(4))
+        shared = tf.constant([[-0.5, 0, 0], [0.3, 1.5, 0], [-0.2, 0.1, 0.7]])
+        for family, ours, normals in (
+            (
+                tfd.MixtureSameFamily,
+                MixtureOfNormals,
+                tfd.MultivariateNormalTriL(loc, shared),
+            ),
+            (
+                tfd.MixtureSameFamily,
+                MixtureOfDiagonalNormals,
+                tfd.MultivariateNormalDiag(loc, tf.constant([0.5, 1.5, 0.7])),
+            ),
+        ):
+            expected = family(equal, normals).log_prob(z)
+            found = ours(equal, normals).log_prob(z)
+            self.assertAllClose(found, expected, 1e-5, 1e-5)
 
 
 class VampPriorTest(tf.test.TestCase):

@@ -171,7 +171,7 @@ class MixtureOfDiagonalNormals(tfd.MixtureSameFamily):
         normals = self.components_distribution
         loc, scale, z = (
             tf.cast(each, tf.float64)
-            for each in (normals.loc, normals.stddev(), z)
+            for each in (normals.mean(), normals.stddev(), z)
         )
         precision = 1 / scale**2
         squares = (
@@ -195,18 +195,18 @@ class MixtureOfNormals(tfd.MixtureSameFamily):
 
     def _log_prob(self, z):
         normals = self.components_distribution
-        scale_tril = normals.scale.to_dense()  # [C, D, D]
-        inverse = tf.linalg.triangular_solve(
-            scale_tril, tf.eye(scale_tril.shape[-1])
+        count, dim = normals.batch_shape[0], normals.event_shape[0]
+        # A head of the user's own may share one L among all.
+        scale_tril = tf.broadcast_to(
+            normals.scale.to_dense(), (count, dim, dim)
         )
+        inverse = tf.linalg.triangular_solve(scale_tril, tf.eye(dim))
         whitened = tf.tensordot(z, inverse, [[-1], [-1]])  # [..., C, D]
-        whitened -= tf.linalg.matvec(inverse, normals.loc)
-        log_volume = tf.reduce_sum(
-            tf.math.log(tf.linalg.diag_part(scale_tril)), -1
-        )
-        log_volume += z.shape[-1] * math.log(2 * math.pi) / 2
+        whitened -= tf.linalg.matvec(inverse, normals.mean())
+        log_volume = normals.scale.log_abs_determinant()
+        log_volume += dim * math.log(2 * math.pi) / 2
         log_p = -log_volume - tf.reduce_sum(whitened**2, -1) / 2
-        return tf.reduce_logsumexp(log_p, -1) - math.log(scale_tril.shape[0])
+        return tf.reduce_logsumexp(log_p, -1) - math.log(count)
 
 
 def _at_least_one(num_components: int) -> int:
