@@ -202,14 +202,20 @@ class ContinuousBernoulliTest(parameterized.TestCase, tf.test.TestCase):
                 for one, value in ((head, logits), (free, within))
             )
             self.assertAllClose(found, expected, 1e-6, 1e-6)
-        # What starts there can still move.
-        head(tf.zeros((1, 4)))
-        head.adapt(np.zeros((1, 1, 1)), 10**6)
-        slope = gradient(
-            lambda bias: head.distribution(bias).log_prob(black),
-            np.array(head.bias),
-        )
-        self.assertLess(slope.item(), -0.1)
+        # What starts there can still move, on either side.
+        for margin in (1e-3, 0.4):
+            head = vae_tf.ContinuousBernoulli((1, 1, 1), margin)
+            head(tf.zeros((1, 4)))
+            for mean, sign in ((0.0, -1), (1.0, 1)):
+                head.adapt(np.full((1, 1, 1), mean), 10**6)
+                image = tf.fill((1, 1, 1), mean)
+                slope = gradient(
+                    lambda bias, head=head, image=image: head.distribution(
+                        bias
+                    ).log_prob(image),
+                    np.array(head.bias),
+                )
+                self.assertGreater(sign * slope.item(), 0.1)
         for wrong in (-1e-4, 0.5):
             with self.assertRaisesRegex(ValueError, "lambda_margin: .*< 0.5"):
                 vae_tf.ContinuousBernoulli((1, 1, 1), wrong)

@@ -197,10 +197,9 @@ class ContinuousBernoulli(Likelihood):
             below = continuous_bernoulli_mean(tf.constant(middle)) < mean
             low = np.where(below, middle, low)
             high = np.where(below, high, middle)
-        # Within the margin's bounds, beyond which there is no gradient.
-        self._start(
-            0, np.clip(middle, 1 - self.max_logits, self.max_logits - 1)
-        )
+        # Inside the margin's bounds, beyond which there is no gradient.
+        most = 0.9 * self.max_logits
+        self._start(0, np.clip(middle, -most, most))
 
     def get_config(self):
         return super().get_config() | {"lambda_margin": self.lambda_margin}
