@@ -7,6 +7,7 @@ import tempfile
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import vae_tf
 from vae_tf.data.disk_images import DiskImages
@@ -49,6 +50,15 @@ def combined(
         objective=objective,
         **kwargs,
     )
+
+
+def gradient(log_prob, parameters):
+    """Of a function of an array, at that array, in float32."""
+    parameters = tf.constant(parameters, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        value = log_prob(parameters)
+    return tape.gradient(value, parameters).numpy()
 
 
 def random_bits(count, seed=0):

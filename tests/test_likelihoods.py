@@ -5,6 +5,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
+from small import gradient
 
 import vae_tf
 from vae_tf import likelihoods
@@ -25,14 +26,6 @@ DIFFICULT_LOGITS = [
     -1e4,
     1e4,
 ]
-
-
-def gradient(log_prob, parameters):
-    parameters = tf.constant(parameters, tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch(parameters)
-        value = log_prob(parameters)
-    return tape.gradient(value, parameters).numpy()
 
 
 class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):

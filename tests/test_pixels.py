@@ -2,17 +2,10 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 from absl.testing import parameterized
+from small import gradient
 from tensorflow_probability import distributions as tfd
 
 from vae_tf import pixels
-
-
-def gradient(log_prob, parameters):
-    parameters = tf.constant(parameters, tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch(parameters)
-        value = log_prob(parameters)
-    return tape.gradient(value, parameters).numpy()
 
 
 class ContinuousBernoulliTest(tf.test.TestCase):
