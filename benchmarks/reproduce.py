@@ -61,7 +61,7 @@ QUICK = {
 
 @dataclasses.dataclass(frozen=True)
 class Reproduce(Settings):
-    recipe: str = setting("", "its name", choices=("", *RECIPES))
+    recipe: str | None = setting(None, "its name", choices=tuple(RECIPES))
     seed: int | None = setting(None, "one alone of the recipe's (unset: all)")
     num_importance_samples: int = setting(
         5000, "K, draws of z for each test image", minimum=1
@@ -211,7 +211,7 @@ def with_row(text: str, row: str) -> str:
 
 def main(given):
     settings = Reproduce(**given)
-    if not settings.recipe:
+    if settings.recipe is None:
         raise UserError(
             f"expected a recipe, one of {', '.join(RECIPES)}, received none."
         )
