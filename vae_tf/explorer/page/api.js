@@ -21,8 +21,8 @@ export async function post(path, body) {
 // The outputs of a signature, by name: rows each.
 export async function predict(signature, inputs, { quiet = false, passing = false } = {}) {
   const body = { signature_name: signature, inputs };
+  if (!quiet) show(body, passing); // now: replies may come when others count
   const response = await post("v1/models/vae:predict", body);
-  if (!quiet) show(body, passing);
   const { outputs } = await response.json();
   // One output comes without its name.
   return Array.isArray(outputs) ? { image: outputs, z: outputs } : outputs;
