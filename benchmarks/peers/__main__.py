@@ -1,6 +1,6 @@
-"""Each family against the same one of Pythae, and against the model of the
-tutorial's repository: the same networks, bits, batches and constant learning
-rate, after equal steps and after equal seconds.
+"""Each family against the same one of Pythae, and the model of the tutorial's
+repository against PyTorch's and JAX's: the same networks, bits, batches and
+constant learning rate, after equal steps and after equal seconds.
 
 python -m benchmarks.peers --peers_python peers_env/bin/python
 
@@ -10,7 +10,8 @@ draws of each one's own q(z|x).
 
 Pythae 0.1.2: 784-512-40, ReLU, Adam at 0.001, batches of 64, its own flow; a
 VampPrior of 500, IWAE with K = 5. The repository: 784-256-256-128, RMSprop at
-0.001, batches of 128, in PyTorch. Ours has the defaults of `train.py`
+0.001, batches of 128, in PyTorch, and as a careful user would write it in JAX,
+whole epochs in one compiled scan. Ours has the defaults of `train.py`
 otherwise: a warm-up of the KL divergence, biases of the mean image, the best
 epoch by validation, which its seconds include. Equal seconds are the peer's, in
 which ours trains for as many epochs as fit."""
@@ -49,6 +50,12 @@ CONTESTS = {
     ),
     "iwae": ("Pythae", PYTHAE | {"objective": "iwae", "num_samples": 5}),
     "repository": ("repository", REPOSITORY),
+    "repository_jax": ("JAX", REPOSITORY),
+}
+MODULES = {
+    "Pythae": "pythae_models",
+    "repository": "torch_vae",
+    "JAX": "jax_vae",
 }
 RATE = 1e-3
 
@@ -56,7 +63,7 @@ RATE = 1e-3
 @dataclasses.dataclass(frozen=True)
 class Peers(Settings):
     peers_python: str = setting(
-        sys.executable, "a Python that can import pythae and torch"
+        sys.executable, "a Python that can import pythae, torch, jax and optax"
     )
     contests: tuple[str, ...] = setting(tuple(CONTESTS), "rows of the table")
     epochs: int = setting(8, "of equal steps", minimum=2)
@@ -71,7 +78,7 @@ class Peers(Settings):
 def peer(name: str, images: str, out: str, settings: Peers) -> float:
     """Trains a peer, which writes its arrays; seconds of its training."""
     who, ours = CONTESTS[name]
-    module = {"Pythae": "pythae_models", "repository": "torch_vae"}[who]
+    module = MODULES[who]
     command = [settings.peers_python, "-m", f"benchmarks.peers.{module}"]
     given = {
         "images": images,
@@ -86,7 +93,7 @@ def peer(name: str, images: str, out: str, settings: Peers) -> float:
     if who == "Pythae":
         given |= {"family": name, "rate": RATE}
     command += [part for k, v in given.items() for part in (f"--{k}", str(v))]
-    if who == "repository":
+    if who != "Pythae":
         command += ["--hidden", *map(str, ours["hidden_units"])]
     said = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True

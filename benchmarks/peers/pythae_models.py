@@ -15,6 +15,8 @@ import torch
 from pythae import models, trainers
 from pythae.pipelines import TrainingPipeline
 
+from benchmarks.peers.scoring import scored
+
 FAMILIES = {
     "mean_field": (models.VAE, models.VAEConfig, {}),
     "vamp": (models.VAMP, models.VAMPConfig, {"number_components": 500}),
@@ -53,14 +55,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=FAMILIES)
     parser.add_argument("--images", help="npz of bits")
-    parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--latent", type=int)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--num_examples", type=int, help="N")
-    parser.add_argument("--num_samples", type=int, help="K")
-    parser.add_argument("--out", help="npz for the scorer")
+    scored(parser)
     settings = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(settings.seed)

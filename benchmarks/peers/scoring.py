@@ -7,12 +7,22 @@ A contestant writes an `.npz` with its generative network, ReLU layers
 and, where its prior is not N(0, I), `prior_loc` and `prior_scale` `[C, D]` of
 an equal mixture of normals."""
 
+import argparse
 import math
 import pathlib
 
 import numpy as np
 
 LOG_2_PI = math.log(2 * math.pi)
+
+
+def scored(parser: argparse.ArgumentParser) -> None:
+    """Adds what a contestant is asked that trains, and then writes."""
+    parser.add_argument("--epochs", type=int, help="to train for")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_examples", type=int, help="N")
+    parser.add_argument("--num_samples", type=int, default=128, help="K")
+    parser.add_argument("--out", help="npz for the scorer")
 
 
 def log_p(path: str | pathlib.Path, images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.peers.scoring import scored
 from benchmarks.shared.stopwatch import model_parser, serve
 
 THREADS = 2
@@ -275,11 +276,7 @@ def main():
     parser.add_argument("--feed", default="memory")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--reach", type=float, help="log p(x) to train to")
-    parser.add_argument("--epochs", type=int, help="to train for")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_examples", type=int, help="of the test split")
-    parser.add_argument("--out", help="npz for the scorer")
-    parser.add_argument("--num_samples", type=int, default=128, help="K")
+    scored(parser)
     settings = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(settings.seed)
