@@ -8,7 +8,9 @@ epoch is chosen on validation images alone. One that was cut goes on where it
 was, one that is finished is not run again. Minutes are of training, with all
 that it validates and writes, and stand beside the rates at which the machine
 multiplied float32 matrices before and after: a recipe has reached what was
-sought if it did so in the time that is given it at 218 GFLOP/s."""
+sought if it did so in the time that is given it at 218 GFLOP/s. Of stages, runs
+of which each starts where the one before it ended, minutes and steps are those
+of all."""
 
 import dataclasses
 import json
@@ -87,29 +89,40 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
 
     run_dir = pathlib.Path(settings.runs_dir) / f"{settings.recipe}-{seed}"
     samples = settings.num_importance_samples
+    # What each stage has of its own.
+    *earlier, last = recipe.get("stages", [{}])
+    stages = {
+        run_dir.with_name(f"{run_dir.name}-stage{number}"): stage
+        for number, stage in enumerate(earlier, 1)
+    } | {run_dir: last}
     if not (run_dir / "evaluation-test.json").exists():
-        config = recipe["config"] | (QUICK if settings.quick else {})
         observe(run_dir)
-        vae_tf.train(
-            vae_tf.Config(
-                **config,
-                seed=seed,
-                run_dir=str(run_dir),
-                data_dir=settings.data_dir,
-                resume=(run_dir / "config.json").exists(),
+        initial = None
+        for place, stage in stages.items():
+            config = recipe["config"] | stage
+            vae_tf.train(
+                vae_tf.Config(
+                    **(config | (QUICK if settings.quick else {})),
+                    seed=seed,
+                    run_dir=str(place),
+                    initial_run=initial,
+                    data_dir=settings.data_dir,
+                    resume=(place / "config.json").exists(),
+                )
             )
-        )
+            initial = str(place)
         observe(run_dir)
         vae_tf.evaluate_run(
             run_dir, "test", min(samples, 50) if settings.quick else samples
         )
     found = read_evaluation(run_dir, "test")
     history = read_metrics(run_dir)
+    ends = [read_metrics(place)[-1] for place in stages]
     machine = json.loads(_machine(run_dir).read_text())
     bound = "val_iwae" if "val_iwae" in history[0] else "val_elbo"
     best = max(history, key=lambda epoch: epoch[bound])
     rates, doubtful = machine["gigaflops"], found["pareto_k_over_0.7"]
-    minutes = history[-1]["seconds"] / 60
+    minutes = sum(end["seconds"] for end in ends) / 60
     # Of a quiet machine, on which the bounds were set.
     quick = minutes * min(sum(rates) / len(rates) / QUIET, 1)
     in_nats = found[recipe["measure"]] >= recipe["nats"]
@@ -127,7 +140,7 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
         found["num_importance_samples"],
         "" if doubtful is None else f"{doubtful:.0%}",
         f"{best['epoch']} of {len(history)}",
-        f"{history[-1]['step']:,}",
+        f"{sum(end['step'] for end in ends):,}",
         f"{minutes:.1f}",
         " to ".join(map(str, sorted({min(rates), max(rates)}))),
         machine["hardware"],

@@ -107,6 +107,7 @@ HOUSE = {
         "report",
         "measurement",
         "comparing",
+        "origin",
         "training",
         "launch",
     ],

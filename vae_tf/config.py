@@ -199,6 +199,12 @@ class Config(Settings):
     )
 
     # Training.
+    initial_run: str | None = setting(
+        None,
+        "a run of the same model, from whose best weights training starts "
+        "(unset: from random ones)",
+        path=True,
+    )
     optimizer: str = setting("adam", "gradient method", choices=OPTIMIZERS)
     learning_rate: float = setting(2e-3, "step size at the start", above=0.0)
     lr_schedule: str = setting(
@@ -323,6 +329,7 @@ class Config(Settings):
                 "which has no encoder to make a prior of",
             ),
             ("train_variables", ("all",), "which moves rows and theta at once"),
+            ("initial_run", (None, "none"), "whose rows are of its own images"),
             (
                 "binarization",
                 (None, "none", "threshold", "static"),

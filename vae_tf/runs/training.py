@@ -17,7 +17,7 @@ from vae_tf.config import Config
 from vae_tf.data.files import sweep
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
-from vae_tf.runs import checkpoints, directory
+from vae_tf.runs import checkpoints, directory, origin
 from vae_tf.runs.averaging import AverageValidated
 from vae_tf.runs.building import (
     build,
@@ -30,7 +30,7 @@ from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.health import Diverged, Health
 from vae_tf.runs.interruption import Interrupted, watched
 from vae_tf.runs.lock import only_writer
-from vae_tf.runs.reading import HEALTH, config_of, is_begun, read_run
+from vae_tf.runs.reading import HEALTH
 from vae_tf.runs.workers import any_of, is_chief, strategy_of
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -64,12 +64,12 @@ def train(config: Config) -> Run:
     """
     strategy = strategy_of(config)
     with contextlib.ExitStack() as stack:
-        saved = _run_to_resume(config) if config.resume else None
+        saved = origin.run_to_resume(config) if config.resume else None
         chief = is_chief(strategy)
         if saved:
-            config = _filled_from(saved, config)
+            config = origin.filled_from(saved, config)
             # Not by the name of a link such as runs/latest, which is made anew.
-            run_dir = pathlib.Path(_resumed_dir(config)).resolve()
+            run_dir = pathlib.Path(cast(str, config.run_dir)).resolve()
             if chief:
                 stack.enter_context(only_writer(run_dir))
         elif chief:
@@ -84,9 +84,11 @@ def train(config: Config) -> Run:
         )
         config = filled(config, data.describe())
         if saved:
-            _require_unchanged(saved, config, data)
-            _say_rate(saved, config)
+            origin.require_unchanged(saved, config, data)
+            origin.say_rate(saved, config)
         vae = _compiled(config, data, strategy)
+        if config.initial_run and not saved:
+            origin.require_same_model(config, vae)
         if not saved and chief:
             run_dir = directory.create(config)
             stack.enter_context(only_writer(run_dir))
@@ -164,7 +166,10 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             f"run has finished, received {epochs}."
         )
     if not (finished or progress.step):
-        vae.adapt(data.train)
+        if config.initial_run:
+            directory.load_best(pathlib.Path(config.initial_run), vae)
+        else:
+            vae.adapt(data.train)
     if chief:
         directory.write_config(run_dir, config, data)
         directory.point_latest_to(run_dir)
@@ -306,70 +311,6 @@ def _optimizer(config: Config, steps: int) -> keras.Optimizer:
     if not config.ema_momentum:
         return optimizer(schedule)
     return optimizer(schedule, use_ema=True, ema_momentum=config.ema_momentum)
-
-
-def _run_to_resume(config: Config) -> Config | None:
-    if not config.run_dir:
-        raise UserError(
-            "--resume: expected --run_dir with the run to go on with, received "
-            "none."
-        )
-    if not is_begun(config.run_dir):
-        return None  # It was ended before it had begun: there is nothing yet.
-    saved = config_of(config.run_dir)
-    directory.require_writable(config.run_dir)
-    return saved
-
-
-def _resumed_dir(config: Config) -> str:
-    return cast(str, config.run_dir)  # `_run_to_resume` has required it.
-
-
-def _filled_from(saved: Config, config: Config) -> Config:
-    """`config` with what it leaves unset taken from the run that it resumes."""
-    unset = {
-        field.name: getattr(saved, field.name)
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) is None
-    }
-    return dataclasses.replace(config, **unset)
-
-
-def _require_unchanged(saved: Config, config: Config, data: Data) -> None:
-    """Raises UserError where a resumed run would not be the same run."""
-    for field in dataclasses.fields(config):
-        ours, theirs = getattr(config, field.name), getattr(saved, field.name)
-        if field.name not in Config.RESUMABLE and ours != theirs:
-            raise UserError(
-                f"--{field.name}: expected {theirs!r}, with which the run in "
-                f"{config.run_dir} began, received {ours!r} with --resume."
-            )
-    recorded, found = read_run(_resumed_dir(config))["data"], data.describe()
-    if recorded["checksum"] != found["checksum"]:
-        raise UserError(
-            f"--resume: expected the data of the run, {recorded['variant']} "
-            f"with {recorded['checksum']}, received {found['variant']} with "
-            f"{found['checksum']}."
-        )
-
-
-def _say_rate(saved: Config, config: Config) -> None:
-    """Warns where a resumed run's step size takes another course."""
-    if saved.learning_rate != config.learning_rate:
-        warnings.warn(
-            f"--learning_rate: {config.learning_rate} in place of "
-            f"{saved.learning_rate}, with which the run began.",
-            stacklevel=2,
-        )
-    if saved.epochs == config.epochs or config.lr_schedule == "constant":
-        return
-    warnings.warn(
-        f"--epochs: {config.epochs} stretches the {config.lr_schedule} "
-        f"schedule, which ended at epoch {saved.epochs}: the step size goes on "
-        "where the longer schedule has it, above where the run left it "
-        "(--lr_schedule constant from the start has no such jump).",
-        stacklevel=2,
-    )
 
 
 def _report(
