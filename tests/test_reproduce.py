@@ -26,10 +26,13 @@ class ReproduceTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(*((name,) for name in reproduce.RECIPES))
     def test_a_recipe_says_every_setting_of_its_run(self, name):
         recipe = json.loads(reproduce.RECIPES[name].read_text())
-        config = vae_tf.Config(**recipe["config"])
-        changed = dataclasses.asdict(config)
-        for setting, value in recipe["config"].items():
-            self.assertEqual(json.loads(json.dumps(changed[setting])), value)
+        for stage in recipe.get("stages", [{}]):
+            said = recipe["config"] | stage
+            changed = dataclasses.asdict(vae_tf.Config(**said))
+            for setting, value in said.items():
+                self.assertEqual(
+                    json.loads(json.dumps(changed[setting])), value
+                )
         left = {k for k, v in changed.items() if k not in recipe["config"]}
         # Where, what is looked at, and what the data or the machine decides.
         self.assertLessEqual(
@@ -37,6 +40,7 @@ class ReproduceTest(parameterized.TestCase, tf.test.TestCase):
             {
                 "seed",
                 "run_dir",
+                "initial_run",
                 "data_dir",
                 "resume",
                 "checkpoint_minutes",
