@@ -65,8 +65,11 @@ QUICK = {
 class Reproduce(Settings):
     recipe: str | None = setting(None, "its name", choices=tuple(RECIPES))
     seed: int | None = setting(None, "one alone of the recipe's (unset: all)")
-    num_importance_samples: int = setting(
-        5000, "K, draws of z for each test image", minimum=1
+    num_importance_samples: int | None = setting(
+        None,
+        "K, draws of z for each test image (unset: the recipe's, as a rule "
+        "5,000)",
+        minimum=1,
     )
     quick: bool = setting(
         False,
@@ -88,7 +91,9 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
     from vae_tf.runs.reading import read_evaluation
 
     run_dir = pathlib.Path(settings.runs_dir) / f"{settings.recipe}-{seed}"
-    samples = settings.num_importance_samples
+    samples = (
+        settings.num_importance_samples or recipe["num_importance_samples"]
+    )
     # What each stage has of its own.
     *earlier, last = recipe.get("stages", [{}])
     stages = {
