@@ -1,6 +1,7 @@
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from endpoints import Exported
 from small import random_bits, small_vae
@@ -50,6 +51,7 @@ class SurveyTest(Exported):
         self.assertLen(seen.images, 10)
         self.assertLen(seen.labels, 10)
 
+    @pytest.mark.slow
     def test_where_posteriors_do_not_factorise_variances_tell(self):
         client = self.export(small_vae(posterior="full_covariance"))
         seen = survey(client, random_bits(20))

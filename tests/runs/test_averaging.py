@@ -2,6 +2,7 @@ import os
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -64,8 +65,14 @@ class AveragingTest(parameterized.TestCase, tf.test.TestCase):
         with averaged(vae):
             self.assertAllEqual(arrays(vae.variables)[0], before[0])
 
-    @parameterized.parameters(False, True)
-    def test_a_run_validates_and_keeps_the_average(self, jit_compile):
+    def test_a_run_validates_and_keeps_the_average(self):
+        self.assert_a_run_keeps_the_average(jit_compile=False)
+
+    @pytest.mark.slow
+    def test_a_compiled_run_validates_and_keeps_the_average(self):
+        self.assert_a_run_keeps_the_average(jit_compile=True)
+
+    def assert_a_run_keeps_the_average(self, jit_compile):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.create_tempdir().full_path)
         settings = {

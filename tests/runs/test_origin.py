@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import tempfile
 
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -72,6 +73,7 @@ class InitialRunTest(parameterized.TestCase, tf.test.TestCase):
             second.history[0]["val_iwae"], self.first.history[-1]["val_elbo"]
         )
 
+    @pytest.mark.slow
     def test_resumes_without_the_other(self):
         constant = {"lr_schedule": "constant"}
         whole = self.train(run_dir="whole", epochs=2, **constant)

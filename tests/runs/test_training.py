@@ -197,10 +197,14 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         resumed = self.train(run_dir="cut", resume=True, **changes)
         self.assert_same_run(resumed, whole)
 
-    @parameterized.parameters(0.0, 0.9)
-    def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(
-        self, ema_momentum
-    ):
+    @pytest.mark.slow
+    def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(self):
+        self.assert_killed_within_an_epoch_ends_like_it(ema_momentum=0.0)
+
+    def test_an_averaged_one_killed_within_an_epoch_ends_like_it(self):
+        self.assert_killed_within_an_epoch_ends_like_it(ema_momentum=0.9)
+
+    def assert_killed_within_an_epoch_ends_like_it(self, ema_momentum):
         options = {"epochs": 2, "batch_size": 16, "figures_every": 1}
         options["ema_momentum"] = ema_momentum
         whole = self.train(run_dir="whole", **options)
@@ -284,6 +288,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         for epoch in range(2):
             self.assertAllEqual(found[epoch], seen[12 * epoch + 3])
 
+    @pytest.mark.slow
     def test_a_snapshot_that_a_killed_run_left_out_is_made_up_for(self):
         whole = self.train(run_dir="whole", figures_every=1)
         with self.killed_in(gallery, "record", 3):  # of epoch 2
