@@ -146,7 +146,7 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
         "" if doubtful is None else f"{doubtful:.0%}",
         f"{best['epoch']} of {len(history)}",
         f"{sum(end['step'] for end in ends):,}",
-        f"{minutes:.1f}",
+        f"{minutes:.{1 if minutes >= 1 else 2}f}",
         " to ".join(map(str, sorted({min(rates), max(rates)}))),
         machine["hardware"],
         machine["commit"],
