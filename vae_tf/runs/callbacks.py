@@ -267,7 +267,13 @@ class Board(keras.callbacks.Callback):
         self.writer = tf.summary.create_file_writer(str(directory))
 
     def on_epoch_end(self, epoch, logs=None):
-        with self.writer.as_default(step=epoch + 1):
+        step = tf.constant(epoch + 1, tf.int64)
+        self._scalars(step, {k: tf.constant(v) for k, v in logs.items()})
+
+    @tf.function
+    def _scalars(self, step, logs):
+        # Compiled: one by one they cost milliseconds.
+        with self.writer.as_default(step=step):
             for name, value in logs.items():
                 kind = "validation" if name.startswith("val_") else "training"
                 tf.summary.scalar(f"{name.removeprefix('val_')}/{kind}", value)

@@ -1,6 +1,7 @@
 """A training that goes wrong says so, and why, and what to try."""
 
 import contextlib
+import functools
 import math
 import pathlib
 import shutil
@@ -68,7 +69,9 @@ class Health(keras.callbacks.Callback):
         model.guarded(strategy.num_replicas_in_sync == 1)
         # Workers look together, at the end of an epoch.
         self._alone = strategy.cluster_resolver is None
-        self._finite = tf.function(_all_finite)
+        self._finite = tf.function(
+            functools.partial(_all_finite, model.trainable_variables)
+        )
 
     def on_train_begin(self, logs=None):
         counts = self.model.non_finite.counts  # of another training
@@ -101,9 +104,7 @@ class Health(keras.callbacks.Callback):
 
     def _look_at_weights(self) -> None:
         self._looked = time.monotonic()
-        if not self._finite(
-            [tf.convert_to_tensor(v) for v in self.model.trainable_variables]
-        ):
+        if not self._finite():
             names = [
                 variable.path
                 for variable in self.model.trainable_variables
@@ -215,8 +216,8 @@ class Health(keras.callbacks.Callback):
             self.say(line)
 
 
-def _all_finite(values: list) -> tf.Tensor:
+def _all_finite(variables: list) -> tf.Tensor:
     # A sum is finite only where its parts are, and needs no memory.
     return tf.reduce_all(
-        [tf.math.is_finite(tf.reduce_sum(value)) for value in values]
+        [tf.math.is_finite(tf.reduce_sum(each.value)) for each in variables]
     )
