@@ -37,3 +37,14 @@ class DocsTest(tf.test.TestCase):
             "mean-field and amortized inference",
         ):
             self.assertRegex(text, rf"(?m)^\| {term} \|.*`vae_tf\.")
+
+    def test_each_sentence_of_the_tutorial_has_what_shows_it(self):
+        text = (ROOT / "docs/sentences.md").read_text()
+        rows = re.findall(
+            r"(?m)^\| S(\d+) \|[^|]+(?:\\\|[^|]+)*\| (.+) \|$", text
+        )
+        self.assertEqual([int(n) for n, _ in rows], [*range(1, 49)])
+        for number, shown in rows:
+            self.assertRegex(shown, r"`tests/|\]\(", f"S{number}")
+            for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", shown):
+                self.assertIn(f"def {name}(", (ROOT / file).read_text())
