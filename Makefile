@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: train explore serve test test-slow lint format lock clean
+.PHONY: train explore serve test test-slow docs docs-serve lint format lock clean
 
 train: $(READY)
 	$(VENV)/bin/python train.py --latent_dim 2
@@ -28,6 +28,14 @@ test: $(READY)
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest $(TESTS)
 
+# The site, docs/_build/html/index.html, its code cells run: a false one fails.
+docs: $(READY)
+	$(VENV)/bin/sphinx-build -W --keep-going -q -j auto docs docs/_build/html
+
+docs-serve: docs
+	@echo "The site is at http://127.0.0.1:8602 (Ctrl-C ends it)."
+	@$(VENV)/bin/python -m http.server 8602 --bind 127.0.0.1 --directory docs/_build/html
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -39,7 +47,7 @@ format: $(READY)
 
 # One lock file for every Python that pyproject.toml claims; needs uv (pip install uv).
 lock:
-	uv pip compile --universal --python-version 3.10 --extra dev --extra explorer --no-header pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.10 --extra dev --extra docs --extra explorer --no-header pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV)

@@ -23,7 +23,8 @@ class Decoder(Part):
     distribution of) an image.
 
     >>> likelihood = Decoder(image_shape=(28, 28, 1))(z)  # z [S, B, D]
-    >>> likelihood.batch_shape, likelihood.event_shape    # [S, B], [28, 28, 1]
+    >>> likelihood.batch_shape, likelihood.event_shape  # [S, B], [H, W, C]
+    (TensorShape([3, 4]), TensorShape([28, 28, 1]))
 
     Args:
       image_shape: `(H, W, C)`.
@@ -120,6 +121,7 @@ class Decoder(Part):
         return tf.reshape(rows, shape)  # [N, ...] -> [..., ...]
 
     def call(self, z) -> tfd.Distribution:
+        """z `[..., D]` -> p(x|z), batch `[...]`, event `[H, W, C]`."""
         return self.likelihood.distribution(
             self.parameters(tf.convert_to_tensor(z))
         )

@@ -19,8 +19,9 @@ class Encoder(Part):
     In neural-network language, the encoder that maps an image to its
     (stochastic) code.
 
-    >>> posterior = Encoder(latent_dim=2)(images)     # [B, H, W, C]
-    >>> posterior.batch_shape, posterior.event_shape  # [B], [2]
+    >>> posterior = Encoder(latent_dim=2)(images)  # [B, H, W, C]
+    >>> posterior.batch_shape, posterior.event_shape  # [B], [D]
+    (TensorShape([4]), TensorShape([2]))
 
     Args:
       latent_dim: D, the dimension of z.
@@ -98,6 +99,7 @@ class Encoder(Part):
         return keras.ops.zeros((count, *self.image_shape))
 
     def call(self, images) -> tfd.Distribution:
+        """Images `[B, H, W, C]` -> q(z|x), batch `[B]`, event `[D]`."""
         if tuple(images.shape[1:]) != self.image_shape:
             raise UserError(
                 f"images: expected shape {('B', *self.image_shape)}, received "

@@ -210,7 +210,8 @@ class Normal(Likelihood):
     """p(x|z) = prod_i N(x_i; loc_i(z), scale_i^2), with loc = sigmoid(.) in
     (0, 1) as the pixels are, and scale >= 1e-3. Draws of x may leave [0, 1].
 
-    Args, beside `image_shape`:
+    Args:
+      image_shape: `(H, W, C)`.
       normal_scale: "fixed" (at `initial_scale`), "shared" (one, learned) or
         "per_pixel" (a function of z for each pixel).
       initial_scale: where the scale starts, or stays.

@@ -284,8 +284,9 @@ class VAE(Fed):
         return self(self.check_images(images))
 
     def call(self, images):
-        # A tensor, not a distribution, because Keras' `predict` and symbolic
-        # calls take nothing else.
+        """The mean of p(x|z) at the mean of q(z|x), `[B, H, W, C]`: a tensor,
+        because Keras' `predict` and symbolic calls take nothing else.
+        """
         return self.decoder(self.encoder(images).mean()).mean()
 
     # The same model, as Keras trains it.
@@ -320,6 +321,7 @@ class VAE(Fed):
         self.prior.adapt(kept)
 
     def train_step(self, data):
+        """An update of phi and theta by `minimize(-elbo)`, from a batch."""
         images, targets = feeds.unpacked(data, self.decoder.image_shape)
         place = executions.place_of(images)
         for networks in TRAIN_VARIABLES[self.train_variables]:
@@ -346,10 +348,10 @@ class VAE(Fed):
         return self._track(draws, loss)
 
     def test_step(self, data):
+        """The ELBO and its terms of a batch, on the same draws in each pass."""
         images, targets = feeds.unpacked(data, self.decoder.image_shape)
         # The number of images seen so far in this pass is that of each batch:
-        # fresh noise in every batch, and the same again in the next pass, so
-        # that epochs are compared on equal draws.
+        # fresh noise in each, and the same again in the next pass.
         place = executions.place_of(images)
         seen = place.seen(self.trackers[self.objective.bound].count)
         noise = self._noise(

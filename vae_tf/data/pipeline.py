@@ -131,8 +131,8 @@ def _source(config: Config, images: Any, labels: Any, levels: Any) -> Source:
 
 @dataclasses.dataclass
 class Data:
-    """Three splits of images, `[B, H, W, C]` float32 in [0, 1], as
-    `tf.data.Dataset`s.
+    """Three splits of images, `[B, H, W, C]` float32 in [0, 1], each a
+    `tf.data.Dataset`.
 
     `train` comes in a new order at each pass; `validation` and `test` keep the
     stored one. `after(n)` is `train` from batch n of each pass on, counted from

@@ -91,11 +91,9 @@ class Client:
 
     Its methods take and return NumPy arrays with a leading axis N of any
     length >= 1, and row i of an answer depends on row i of the arguments
-    alone. All of them raise:
-
-      InvalidRequest (a ValueError): an argument that the model cannot answer;
-        as a rule seen before anything is sent.
-      ServingError: no answer; see its subclasses in `errors`.
+    alone. All of them raise an InvalidRequest (a ValueError) of an argument
+    that the model cannot answer, as a rule before anything is sent, and a
+    ServingError (see its subclasses in `errors`) where there is no answer.
 
     Proxies that the environment names (`http_proxy` and others) are not used,
     over either transport. Tokens and passwords are in no message.
