@@ -1,6 +1,7 @@
 """The site: `make docs`. Its pages are Markdown, and their code cells are run
 when it is built: a cell that fails fails the build."""
 
+import inspect
 import os
 import pathlib
 import sys
@@ -39,6 +40,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds of a cell
 nb_merge_streams = True
 nb_output_stderr = "remove"
+nb_render_markdown_format = "myst"  # with tables
 
 default_role = "literal"  # `[B, D]` in a docstring
 autodoc_typehints = "none"  # Signatures say them; shapes say more.
@@ -71,7 +73,19 @@ class Symbols(SphinxTransform):
             literal.replace_self(link)
 
 
+def constructor(app, what, name, obj, options, signature, return_annotation):
+    """The arguments of a class: of a Keras layer Python gives (*args, **kwargs)
+    alone.
+    """
+    if what != "class":
+        return None
+    given = [*inspect.signature(obj.__init__).parameters.values()][1:]
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in given]
+    return str(inspect.Signature(bare)), None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", constructor)
     app.add_transform(Symbols)
     # It copies files, and leaves unsaid that pages may be read in parallel.
     app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True

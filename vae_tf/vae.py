@@ -156,17 +156,17 @@ class VAE(Fed):
 
     @property
     def inference_variables(self) -> list[keras.Variable]:
-        """phi: the trainable variables of q(z|x)."""
+        """The trainable variables of q(z|x), phi."""
         return self.encoder.trainable_variables
 
     @property
     def generative_variables(self) -> list[keras.Variable]:
-        """theta: the trainable variables of p(x|z) and p(z)."""
+        """The trainable variables of p(x|z) and p(z), theta."""
         return self.decoder.trainable_variables + self.prior.trainable_variables
 
     @property
     def gradient_estimator(self) -> str:
-        """The estimator in use: the objective's, with "auto" resolved."""
+        """The estimator in use, the objective's with "auto" resolved."""
         one_pass = self.encoder.one_pass_density
         return self.objective.estimator(one_pass, self.prior.uses_encoder)
 
