@@ -31,6 +31,7 @@ HOUSE = {
         "refusals",
         "metrics",
         "executions",
+        "passes",
         "feeds",
         "vae",
     ],

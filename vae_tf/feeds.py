@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vae_tf import executions
+from vae_tf import executions, passes
 from vae_tf.metrics import NonFinite, Refused
 from vae_tf.parts import Checkpointed
 from vae_tf.refusals import (
@@ -195,7 +195,7 @@ class Fed(Checkpointed):
                 self, self.train_step, self._in_step, self.train_function
             )
         elif self._loops():
-            self.train_function = executions.compiled_loop(
+            loop = executions.compiled_loop(
                 self,
                 self.train_step,
                 self.own_step,
@@ -203,6 +203,7 @@ class Fed(Checkpointed):
                 self._in_step,
                 self.train_function,
             )
+            self.train_function = passes.reading(loop)
 
     def make_test_function(self, force=False):
         if self.test_function is not None and not force:
@@ -213,7 +214,7 @@ class Fed(Checkpointed):
                 self, self.test_step, None, self.test_function
             )
         elif self._loops() and not self.own_test_step:
-            self.test_function = executions.compiled_loop(
+            loop = executions.compiled_loop(
                 self,
                 self.test_step,
                 False,
@@ -221,6 +222,7 @@ class Fed(Checkpointed):
                 self._in_test_step,
                 self.test_function,
             )
+            self.test_function = passes.reading(loop)
 
     def _shares(self, own: bool) -> bool:
         """Whether several devices share each batch of a step, which is not the
@@ -297,7 +299,9 @@ class Fed(Checkpointed):
         # Keras has a way of its own to feed a strategy of one device.
         cut = self._distribute_strategy or tf.distribute.has_strategy()
         loops = self._loops() and not cut
-        if in_step and (loops or shares(in_step.elements, self.own_step)):
+        if in_step and loops:
+            return passes.Passes(in_step.elements), in_step.images_of
+        if in_step and shares(in_step.elements, self.own_step):
             return in_step
         return data, None
 
