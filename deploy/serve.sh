@@ -71,5 +71,7 @@ cat >&2 <<'END'
     set up as https://www.tensorflow.org/tfx/serving/setup says
   anything else: https://docs.docker.com/engine/install, with compose; the
     image is tensorflow/serving:2.20.0, for amd64 alone
+Without a server, the client runs the bundle itself:
+  python -m vae_tf.serving.client sample --url bundle:saved_models/vae --n 16
 END
 exit 2

@@ -42,6 +42,33 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         super().setUp()
         self.directory = pathlib.Path(self.create_tempdir().full_path)
 
+    def test_evaluate_begins_with_what_was_found_and_its_worth(self):
+        found = {
+            "elbo": -23.664,
+            "log_marginal_likelihood": -23.078,
+            "standard_error": 0.309,
+            "num_examples": 1797,
+            "split": "test",
+            "method": "importance",
+            "num_importance_samples": 1000,
+            "monte_carlo_standard_error": 0.018,
+            "pareto_k_over_0.7": 0.0,
+        }
+        for changes, words in (
+            ({}, "± 0.018 of K = 1,000 draws"),
+            ({"pareto_k_over_0.7": 0.24}, "too low, because of 24% of the"),
+            (
+                {"method": "quadrature", "quadrature_error": 0.001},
+                "exact, to 0.001 nats",
+            ),
+            ({"monte_carlo_standard_error": None}, "images of test"),
+        ):
+            lines = evaluate.headline(found | changes).split("\n")
+            self.assertIn("ELBO     = -23.66 nats", lines[0])
+            self.assertIn("log p(x) = -23.08 ± 0.31", lines[1])
+            self.assertIn("1,797 images of test", lines[1])
+            self.assertIn(words, lines[-1])
+
     def run_script(self, name, *arguments, **environment):
         """In a process of its own."""
         return subprocess.run(

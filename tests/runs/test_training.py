@@ -240,7 +240,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             self.assertRaisesRegex(
                 KeyboardInterrupt,
                 "Interrupted after 1 epoch and 64 steps of the next one, .* "
-                "To go on: python train.py --run_dir cut --resume",
+                "To go on: .*python train.py --run_dir cut --resume",
             ) as caught,
         ):
             self.train(run_dir="cut", **options)

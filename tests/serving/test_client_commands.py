@@ -38,10 +38,11 @@ class CommandsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertRegex(err, f"^ERROR: .*{message}.*\n$")
 
     @parameterized.parameters(
-        ("L", 1, (4, 3)),
-        ("RGB", 16, (16, 12, 3)),
-        ("RGB", 7, (12, 9, 3)),
-        ("L", 3, (8, 6)),
+        # 22 times as large, so that a side has 64 pixels, and 2 between two.
+        ("L", 1, (88, 66)),
+        ("RGB", 16, (358, 270, 3)),
+        ("RGB", 7, (268, 202, 3)),
+        ("L", 3, (178, 134)),
     )
     def test_a_sheet_is_about_square(self, mode, n, shape):
         png = io.BytesIO()

@@ -484,4 +484,4 @@ class DocsTest(parameterized.TestCase, FinishedRun):
         told = [text for _, text in answers if "AVAILABLE" in text]
         self.assertLen(told, 3)
         self.assertEqual(Image.open(root / "sample.png").size, (8, 8))
-        self.assertEqual(Image.open(root / "s.png").size, (32, 32))
+        self.assertEqual(Image.open(root / "s.png").size, (262, 262))

@@ -12,6 +12,10 @@ from vae_tf import command_line
 from vae_tf.config import MAX_SEED, SPLITS
 from vae_tf.settings import Settings, UserError, setting
 
+REMEDY = (
+    "--method quadrature where latent_dim <= 2, else annealed, or more draws"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Settings):
@@ -85,10 +89,43 @@ def evaluate(given: dict[str, Any]) -> None:
     from vae_tf.runs.measurement import NotWritten
 
     try:
-        show(vae_tf.evaluate_run(**measured))
+        result = vae_tf.evaluate_run(**measured)
     except NotWritten as error:
         show(error.result)
         raise
+    print(headline(result), end="\n\n")
+    show(result)
+
+
+def headline(result: dict[str, Any]) -> str:
+    """What was found, in a few lines, with what it is worth."""
+    images = f"{result['num_examples']:,} images of {result['split']}"
+    log_p, elbo = result["log_marginal_likelihood"], result["elbo"]
+    lines = [
+        f"ELBO     = {elbo:.2f} nats per image",
+        f"log p(x) = {log_p:.2f} ± {result['standard_error']:.2f}, the "
+        f"standard error over {images}",
+    ]
+    if result["method"] == "quadrature":
+        lines.append(
+            f"           exact, to {result['quadrature_error']:.1g} nats of "
+            "any image"
+        )
+        return "\n".join(lines)
+    doubtful = result.get("pareto_k_over_0.7")
+    error = result.get("monte_carlo_standard_error")
+    if doubtful:
+        lines.append(
+            f"           too low, because of {doubtful:.0%} of the images K = "
+            f"{result['num_importance_samples']:,} draws are too few "
+            f"(k-hat > 0.7): {REMEDY}"
+        )
+    elif error is not None:
+        lines.append(
+            f"           ± {error:.3f} of K = "
+            f"{result['num_importance_samples']:,} draws"
+        )
+    return "\n".join(lines)
 
 
 def show(result: dict[str, Any], indent: str = "") -> None:
@@ -101,6 +138,8 @@ def show(result: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, list):
             between = " to " if name.endswith("interval") else " "
             value = between.join(f"{number:.3f}" for number in value)
+        if value is None:  # of another method
+            continue
         number = isinstance(value, float)
         print(f"{indent + name:36}", f"{value:.3f}" if number else value)
 

@@ -6,6 +6,7 @@ python -m vae_tf.explorer, or vae-explorer where the package is installed
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import socket
 import tempfile
@@ -83,7 +84,8 @@ def _endpoint(settings: Explore) -> Iterator[tuple[Client, dict[str, Any]]]:
             bundle = version_of(settings.bundle)
         else:
             run_dir = settings.run_dir or "runs/latest"
-            about["source"] = run_dir
+            # What runs/latest is, by name.
+            about["source"] = os.path.relpath(os.path.realpath(run_dir))
             place = stack.enter_context(tempfile.TemporaryDirectory())
             bundle = _exported(run_dir, place)
         # Of a SavedModel from elsewhere there is none.

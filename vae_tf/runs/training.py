@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import shlex
+import shutil
 import sys
 import warnings
 from typing import NamedTuple, cast
@@ -340,8 +341,16 @@ def next_steps(run_dir: str | os.PathLike) -> str:
 
 def command(name: str, run_dir: str | os.PathLike) -> str:
     """A command on a run, as whoever typed this one has it."""
-    script = pathlib.Path(sys.argv[0]).suffix == ".py"
-    return (
-        f"{f'python {name}.py' if script else f'vae-{name}'} "
-        f"--run_dir {shlex.quote(str(run_dir))}"
-    )
+    program = f"vae-{name}"
+    if pathlib.Path(sys.argv[0]).suffix == ".py":
+        program = f"{_python()} {name}.py"
+    return f"{program} --run_dir {shlex.quote(str(run_dir))}"
+
+
+def _python() -> str:
+    """What starts this Python, whether its environment is active or not."""
+    found = shutil.which("python")
+    if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+        return "python"
+    nearer = min(sys.executable, os.path.relpath(sys.executable), key=len)
+    return shlex.quote(nearer)

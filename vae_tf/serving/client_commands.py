@@ -16,6 +16,9 @@ from vae_tf.serving.endpoints import MODEL, URL
 from vae_tf.serving.errors import ServingError
 from vae_tf.settings import Settings, UserError, setting
 
+SIDE = 64  # pixels of a sample on a sheet, at least
+GAP = 2  # pixels between two of them
+
 
 @dataclasses.dataclass(frozen=True)
 class Status(Settings):
@@ -65,14 +68,20 @@ def draw(settings: Sheet, client: Any) -> None:
     seeds = range(settings.seed, settings.seed + settings.n)
     images = [Image.open(io.BytesIO(png)) for png in client.sample_png(seeds)]
     columns = math.ceil(math.sqrt(len(images)))
-    width, height = images[0].size
+    larger = math.ceil(SIDE / min(*images[0].size, SIDE))
+    width, height = (larger * side for side in images[0].size)
+    rows = math.ceil(len(images) / columns)
     sheet = Image.new(
         images[0].mode,
-        (columns * width, math.ceil(len(images) / columns) * height),
+        (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP),
+        "white",
     )
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        sheet.paste(image, (column * width, row * height))
+        sheet.paste(
+            image.resize((width, height), Image.Resampling.NEAREST),
+            (column * (width + GAP), row * (height + GAP)),
+        )
     path = pathlib.Path(settings.out)
     try:
         with written_atomically(path) as temporary:
@@ -82,7 +91,9 @@ def draw(settings: Sheet, client: Any) -> None:
             "--out: expected a file that can be written, received "
             f"{settings.out!r} ({error.strerror})."
         ) from None
-    print(path)
+    print(
+        f"{path}: {settings.n} means of p(x|z), seeds {seeds[0]} to {seeds[-1]}"
+    )
 
 
 def show_status(settings: Status, client: Any) -> None:
