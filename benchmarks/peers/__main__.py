@@ -12,8 +12,10 @@ Pythae 0.1.2: 784-512-40, ReLU, Adam at 0.001, batches of 64, its own flow; a
 VampPrior of 500, IWAE with K = 5. The repository: 784-256-256-128, RMSprop at
 0.001, batches of 128, in PyTorch, and as a careful user would write it in JAX,
 whole epochs in one compiled scan. Ours has the defaults of `train.py`
-otherwise: a warm-up of the KL divergence, biases of the mean image, the best
-epoch by validation, which its seconds include. Equal seconds are the peer's, in
+otherwise (biases of the mean image, the best epoch by validation, which its
+seconds include), but for --kl_warmup_epochs 0, because theirs have none and
+trainings are short, and --ema_momentum 0.998, an average of the weights over
+some 500 steps, which theirs have not. Equal seconds are the peer's, in
 which ours trains for as many epochs as fit."""
 
 import dataclasses
@@ -126,6 +128,8 @@ def contest(name: str, images: str, settings: Peers) -> None:
                 epochs=epochs,
                 learning_rate=RATE,
                 lr_schedule="constant",
+                kl_warmup_epochs=0,
+                ema_momentum=0.998,
                 seed=settings.seed,
                 figures_every=0,
                 tensorboard=False,

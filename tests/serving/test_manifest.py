@@ -1,5 +1,6 @@
 import json
 import pathlib
+import warnings
 
 import tensorflow as tf
 from small import combined
@@ -27,6 +28,30 @@ class ManifestTest(tf.test.TestCase):
         manifest.write(bundle, vae, functions, traced, **(arguments | changes))
         check.check_checksums(bundle)
         return json.loads((bundle / check.MANIFEST).read_text())
+
+    def test_warns_of_a_version_that_is_another_model(self):
+        root = pathlib.Path(self.create_tempdir().full_path)
+        for name, shape, latents in (
+            ("1", [8, 8, 1], 2),
+            ("2", [8, 8, 1], 2),
+            ("3", [64, 64, 3], 2),
+            ("4", [64, 64, 3], 40),
+        ):
+            (root / name / "assets.extra").mkdir(parents=True)
+            (root / name / check.MANIFEST).write_text(
+                json.dumps({"image": {"shape": shape}, "latent_dim": latents})
+            )
+        (root / "5").mkdir()  # a SavedModel from elsewhere
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            manifest.warn_of_another(root / "2", root / "1")
+            manifest.warn_of_another(root / "2", root / "5")
+        for new, old, words in (
+            ("3", "2", r"\[8, 8, 1\] and 2 latents.*\[64, 64, 3\] and 2"),
+            ("4", "3", "2 latents.* and 40; a server"),
+        ):
+            with self.assertWarnsRegex(UserWarning, words):
+                manifest.warn_of_another(root / new, root / old)
 
     def test_says_what_a_client_must_know(self):
         content = self.written(combined("normal", "iaf", "mixture"))

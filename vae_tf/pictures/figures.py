@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 # Tol's "muted", safe for the colour-blind, with a dark grey as its tenth.
@@ -25,6 +26,7 @@ COLOURS = (
 ).split()
 INK, FAINT = "#222222", "#bbbbbb"
 TRAINING, VALIDATION = "#88ccee", "#332288"
+LONG = 10_000  # nats, whose digits an axis has no room for
 LATENT_LIMIT = 4.0  # of the axes of latent space, the same in every frame
 DPI = 110
 FRAME_MILLISECONDS, LAST_MILLISECONDS = 450, 2500
@@ -276,6 +278,8 @@ def training_curves(
             axes.plot(epochs, values, marker=marker, color=colour, label=label)
         axes.set_title(words, size=9)
         axes.set(xlabel="epoch", ylabel="nats per image")
+        if np.abs(axes.get_ylim()).max() >= LONG:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # -60k
         plain(axes)
     places[0].legend(frameon=False, fontsize=8)
     axes = places[len(panels)]

@@ -93,6 +93,8 @@ def export(
             bundle, vae, functions, traced, num_importance_samples, trained_on
         )
         _check(functions, bundle, hidden / "cases.npz")
+        if there := versions.published(export_dir):
+            manifest.warn_of_another(bundle, there[max(there)])
         path = versions.publish(bundle, export_dir, version)
     if keep:
         versions.prune(export_dir, keep, also=int(path.name))

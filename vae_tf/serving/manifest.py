@@ -4,6 +4,7 @@ checksum of that."""
 import dataclasses
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,30 @@ def write(
     }
     (bundle / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
     (bundle / SEAL).write_text(seal(bundle))
+
+
+def warn_of_another(bundle: pathlib.Path, before: pathlib.Path) -> None:
+    """Warns where the version `before` a new bundle is a model of other images
+    or another latent space, to whose clients a server would give this one.
+    """
+    try:
+        then, now = (
+            (known["image"]["shape"], known["latent_dim"])
+            for known in (
+                json.loads((place / MANIFEST).read_bytes())
+                for place in (before, bundle)
+            )
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none of ours
+    if then != now:
+        warnings.warn(
+            f"--export_dir: {before} is a model of images {then[0]} and "
+            f"{then[1]} latents, and the new version one of {now[0]} and "
+            f"{now[1]}; a server of this directory goes over to it (another "
+            "--export_dir keeps both).",
+            stacklevel=4,
+        )
 
 
 def _described(tensor: tf.TensorSpec) -> dict[str, Any]:
