@@ -30,7 +30,7 @@ test-slow: $(READY)
 
 # The site, docs/_build/html/index.html, its code cells run: a false one fails.
 docs: $(READY)
-	$(VENV)/bin/sphinx-build -W --keep-going -q -j auto docs docs/_build/html
+	$(VENV)/bin/sphinx-build -W --keep-going -q -j 16 docs docs/_build/html
 
 docs-serve: docs
 	@echo "The site is at http://127.0.0.1:8602 (Ctrl-C ends it)."
