@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -135,7 +136,8 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         one = ("--num_importance_samples=1", "--num_examples=1")
         result = self.run_here("evaluate.py", *one)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertRegex(result.stdout, r"\nstandard_error +None\n")
+        self.assertRegex(result.stdout, r"\nlog p\(x\) = \S+, of 1 images")
+        self.assertNotRegex(result.stdout, r"\nstandard_error")
         runs = ("runs/latest", os.path.realpath(self.directory / "runs/latest"))
         for typed in ([",".join(runs)], runs):
             result = self.run_here("evaluate.py", "--compare", *typed)
@@ -248,8 +250,19 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             ("train.py", "python evaluate.py --run_dir"),
             ("vae-train", "vae-evaluate --run_dir"),
         ):
-            with mock.patch.object(sys, "argv", [name]):
+            with (
+                mock.patch.object(sys, "argv", [name]),
+                mock.patch.object(shutil, "which", lambda _: sys.executable),
+            ):
                 self.assertStartsWith(training.next_steps("a b"), expected)
+            # Of an environment that is not active, by its path.
+            with (
+                mock.patch.object(sys, "argv", [name]),
+                mock.patch.object(shutil, "which", lambda _: None),
+            ):
+                self.assertRegex(
+                    training.next_steps("a b"), rf"^(\S+/)?{expected}"
+                )
 
 
 def _reaches_the_internet():

@@ -65,6 +65,7 @@ class AveragingTest(parameterized.TestCase, tf.test.TestCase):
         with averaged(vae):
             self.assertAllEqual(arrays(vae.variables)[0], before[0])
 
+    @pytest.mark.slow
     def test_a_run_validates_and_keeps_the_average(self):
         self.assert_a_run_keeps_the_average(jit_compile=False)
 

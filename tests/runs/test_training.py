@@ -201,6 +201,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_run_killed_within_an_epoch_ends_like_an_uninterrupted_one(self):
         self.assert_killed_within_an_epoch_ends_like_it(ema_momentum=0.0)
 
+    @pytest.mark.slow
     def test_an_averaged_one_killed_within_an_epoch_ends_like_it(self):
         self.assert_killed_within_an_epoch_ends_like_it(ema_momentum=0.9)
 

@@ -312,12 +312,15 @@ class Cases(parameterized.TestCase, tf.test.TestCase):
         )
         self.assertEqual((code, out, err), (0, f"{path}\n", ""))
         sheet = np.asarray(Image.open(path))
-        self.assertEqual(sheet.shape, (2 * 4, 3 * 3))
+        # Each pixel 22 x 22, so that a side has 64, and 2 between two images.
+        height, width = 88, 66
+        self.assertEqual(sheet.shape, (2 * height + 2, 3 * width + 4))
         files = self.client(wire).sample_png([-2, -1, 0, 1, 2])
         for place, image in enumerate(pixels(files)):
             row, column = divmod(place, 3)
-            part = sheet[4 * row : 4 * row + 4, 3 * column : 3 * column + 3]
-            self.assertAllEqual(part, image)
+            part = sheet[(height + 2) * row :, (width + 2) * column :]
+            part = part[:height, :width]
+            self.assertAllEqual(part, image.repeat(22, 0).repeat(22, 1))
         self.assertEqual([path], list(path.parent.iterdir()))
 
 

@@ -100,11 +100,15 @@ def evaluate(given: dict[str, Any]) -> None:
 def headline(result: dict[str, Any]) -> str:
     """What was found, in a few lines, with what it is worth."""
     images = f"{result['num_examples']:,} images of {result['split']}"
-    log_p, elbo = result["log_marginal_likelihood"], result["elbo"]
+    spread = result["standard_error"]
     lines = [
-        f"ELBO     = {elbo:.2f} nats per image",
-        f"log p(x) = {log_p:.2f} ± {result['standard_error']:.2f}, the "
-        f"standard error over {images}",
+        f"ELBO     = {result['elbo']:.2f} nats per image",
+        f"log p(x) = {result['log_marginal_likelihood']:.2f}"
+        + (
+            f", of {images}"
+            if spread is None  # of one image
+            else f" ± {spread:.2f}, the standard error over {images}"
+        ),
     ]
     if result["method"] == "quadrature":
         lines.append(

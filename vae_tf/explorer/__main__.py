@@ -84,8 +84,11 @@ def _endpoint(settings: Explore) -> Iterator[tuple[Client, dict[str, Any]]]:
             bundle = version_of(settings.bundle)
         else:
             run_dir = settings.run_dir or "runs/latest"
-            # What runs/latest is, by name.
-            about["source"] = os.path.relpath(os.path.realpath(run_dir))
+            about["source"] = run_dir
+            if os.path.islink(run_dir):  # runs/latest
+                about["source"] = os.path.join(
+                    os.path.dirname(run_dir), os.readlink(run_dir)
+                )
             place = stack.enter_context(tempfile.TemporaryDirectory())
             bundle = _exported(run_dir, place)
         # Of a SavedModel from elsewhere there is none.

@@ -91,9 +91,7 @@ def draw(settings: Sheet, client: Any) -> None:
             "--out: expected a file that can be written, received "
             f"{settings.out!r} ({error.strerror})."
         ) from None
-    print(
-        f"{path}: {settings.n} means of p(x|z), seeds {seeds[0]} to {seeds[-1]}"
-    )
+    print(path)
 
 
 def show_status(settings: Status, client: Any) -> None:
