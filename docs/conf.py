@@ -17,7 +17,7 @@ DEMONSTRATION.mkdir(exist_ok=True)
 sys.path.insert(0, str(HERE.parent))
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's start-up chatter.
-# Two pages are run at a time, and their models are small.
+# Pages are run side by side, and their models are small.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 project = "vae_tf"
 html_title = "vae_tf"

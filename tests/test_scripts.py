@@ -57,10 +57,14 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
         }
         for changes, words in (
             ({}, "± 0.018 of K = 1,000 draws"),
-            ({"pareto_k_over_0.7": 0.24}, "too low, because of 24% of the"),
+            ({"pareto_k_over_0.7": 0.24}, "too low: for 24% of the images"),
             (
                 {"method": "quadrature", "quadrature_error": 0.001},
                 "exact, to 0.001 nats",
+            ),
+            (
+                {"method": "annealed", "pareto_k_over_0.7": 0.9},
+                "± 0.018 of its chains",
             ),
             ({"monte_carlo_standard_error": None}, "images of test"),
         ):

@@ -46,6 +46,7 @@ def reading(function: Callable) -> Callable:
     """A function of an iterator, as one of a `Pass`, too."""
 
     def read(iterator: Any):
-        return function(getattr(iterator, "iterator", iterator))
+        is_pass = isinstance(iterator, Pass)
+        return function(iterator.iterator if is_pass else iterator)
 
     return read

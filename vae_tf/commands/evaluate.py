@@ -91,8 +91,12 @@ def evaluate(given: dict[str, Any]) -> None:
     try:
         result = vae_tf.evaluate_run(**measured)
     except NotWritten as error:
-        show(error.result)
+        _print(error.result)
         raise
+    _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
     print(headline(result), end="\n\n")
     show(result)
 
@@ -116,19 +120,19 @@ def headline(result: dict[str, Any]) -> str:
             "any image"
         )
         return "\n".join(lines)
-    doubtful = result.get("pareto_k_over_0.7")
+    draws = f"K = {result['num_importance_samples']:,} draws"
+    annealed = result["method"] == "annealed"
+    # By annealing, k-hat stays that of the importance weights beside it.
+    doubtful = None if annealed else result.get("pareto_k_over_0.7")
     error = result.get("monte_carlo_standard_error")
     if doubtful:
         lines.append(
-            f"           too low, because of {doubtful:.0%} of the images K = "
-            f"{result['num_importance_samples']:,} draws are too few "
-            f"(k-hat > 0.7): {REMEDY}"
+            f"           too low: for {doubtful:.0%} of the images "
+            f"{draws} are too few (k-hat > 0.7): {REMEDY}"
         )
     elif error is not None:
-        lines.append(
-            f"           ± {error:.3f} of K = "
-            f"{result['num_importance_samples']:,} draws"
-        )
+        what = "its chains" if annealed else draws
+        lines.append(f"           ± {error:.3f} of {what}")
     return "\n".join(lines)
 
 

@@ -110,8 +110,8 @@ def warn_of_another(bundle: pathlib.Path, before: pathlib.Path) -> None:
         warnings.warn(
             f"--export_dir: {before} is a model of images {then[0]} and "
             f"{then[1]} latents, and the new version one of {now[0]} and "
-            f"{now[1]}; a server of this directory goes over to it (another "
-            "--export_dir keeps both).",
+            f"{now[1]}; a server gives the highest version to the clients of "
+            "both (another --export_dir keeps them apart).",
             stacklevel=4,
         )
 
