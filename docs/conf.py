@@ -25,6 +25,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",  # docstrings with Args:, Returns:, Raises:
+    "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["_build", "_demonstration", "demonstration"]

@@ -1,5 +1,6 @@
-"""What the pages tell a reader to type: Python is run, commands are parsed as
-they parse it. (Code cells are run when the site is built, docs/serving.md by
+"""What the pages tell a reader to type: Python is run; commands are parsed as
+they parse it, and those of README and of the guides are run in the order of the
+page. (Code cells are run when the site is built, docs/serving.md by
 tests/serving/test_deploy.py.)"""
 
 import contextlib
@@ -11,9 +12,11 @@ import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import parameterized
@@ -50,6 +53,10 @@ COMMANDS = {
     "vae_tf.serving.client status": client_commands.Status,
     "vae_tf.serving.client sample": client_commands.Sheet,
 }
+# Of each training, so that it takes seconds, unless the page says otherwise,
+SMALL = ("--dataset", "digits", "--hidden_units", "16")
+# or though it does.
+SHORT = ("--epochs", "1", "--figures_every", "0")
 
 
 def fenced(page: pathlib.Path, language: str) -> list[str]:
@@ -58,14 +65,15 @@ def fenced(page: pathlib.Path, language: str) -> list[str]:
     return [block for name, block in blocks if name == language]
 
 
-def commands(page: pathlib.Path) -> list[str]:
-    """Lines of commands, in blocks and between backticks."""
+def commands(page: pathlib.Path, *, inline: bool = True) -> list[str]:
+    """Lines of commands, in blocks and, as `inline`, between backticks."""
     blocks = fenced(page, "") + fenced(page, "bash")
     lines = "".join(blocks).replace("\\\n", " ").split("\n")
-    inline = re.findall(
-        r"(?<!`)`((?:python|vae-|make )[^`\n]+)`", page.read_text()
-    )
-    return [line.split(" #")[0].strip() for line in [*lines, *inline]]
+    if inline:
+        lines += re.findall(
+            r"(?<!`)`((?:python|vae-|make )[^`\n]+)`", page.read_text()
+        )
+    return [line.split(" #")[0].strip() for line in lines]
 
 
 class CodeBlocksTest(parameterized.TestCase, tf.test.TestCase):
@@ -129,6 +137,49 @@ class CodeBlocksTest(parameterized.TestCase, tf.test.TestCase):
         lines = [line for page in PAGES for line in commands(page)]
         found = [line for line in lines if self.check(line)]
         self.assertGreater(len(found), 60)
+
+    @parameterized.parameters(
+        "README.md", "docs/guides/start.md", "docs/guides/training.md"
+    )
+    @pytest.mark.slow
+    def test_commands_of_a_page_run(self, page):
+        home = pathlib.Path(self.create_tempdir().full_path)
+        folder = home / "path/to/folder"
+        folder.mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3))
+        for number, image in enumerate(pixels.astype(np.uint8)):
+            tf.keras.utils.save_img(folder / f"{number}.png", image)
+        # What a page takes for granted.
+        self.run_command("python train.py", home)
+        ran = [
+            line
+            for line in commands(ROOT / page, inline=False)
+            if self.run_command(line, home)
+        ]
+        self.assertNotEmpty(ran)
+        for line in ran:
+            if "--out" in line:
+                self.assertTrue((home / shlex.split(line)[-1]).exists(), line)
+
+    def run_command(self, line, home) -> bool:
+        """Whether it is one that comes to an end without a server."""
+        words = shlex.split(line)
+        script = words[1:2] and words[1] in (
+            "train.py",
+            "evaluate.py",
+            "export.py",
+        )
+        if not script and not re.match(
+            r"python -m vae_tf\.(commands|serving.*--url bundle)", line
+        ):
+            return False
+        words[0] = sys.executable
+        if script:
+            words[1] = str(ROOT / words[1])
+        if line.startswith("python train.py"):
+            words[2:] = [*SMALL, *words[2:], *SHORT]
+        subprocess.run(words, cwd=home, check=True)
+        return True
 
     def check(self, line) -> bool:
         """Whether it is a command of ours, which then takes its arguments."""

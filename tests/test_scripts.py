@@ -54,6 +54,8 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
             "num_importance_samples": 1000,
             "monte_carlo_standard_error": 0.018,
             "pareto_k_over_0.7": 0.0,
+            "epochs_trained": 8,
+            "epochs_asked": 8,
         }
         for changes, words in (
             ({}, "± 0.018 of K = 1,000 draws"),
@@ -67,6 +69,10 @@ class ScriptsTest(parameterized.TestCase, tf.test.TestCase):
                 "± 0.018 of its chains",
             ),
             ({"monte_carlo_standard_error": None}, "images of test"),
+            (
+                {"monte_carlo_standard_error": None, "epochs_trained": 3},
+                "of a training that ended after 3 of 8 epochs",
+            ),
         ):
             lines = evaluate.headline(found | changes).split("\n")
             self.assertIn("ELBO     = -23.66 nats", lines[0])

@@ -122,7 +122,7 @@ class ComparingTest(parameterized.TestCase, tf.test.TestCase):
             (second / name).unlink()
             self.assert_refuses(
                 "--compare: expected runs measured on the test split, received "
-                f"'{second}' without {name}: python evaluate.py --run_dir "
+                f"'{second}' without {name}: .*evaluate.* --run_dir "
                 f"'{second}' --split test makes it",
                 first,
                 second,
@@ -140,7 +140,7 @@ class ComparingTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_refuses_files_that_are_damaged_or_of_two_measurements(self):
         first = self.run_of("a")
-        mended = "damaged file .*: python evaluate.py .* makes it anew"
+        mended = "damaged file .*: .*evaluate.* makes it anew"
         for name, content in (
             ("evaluation-test.json", b"{"),
             ("evaluation-test.json", b"[]"),

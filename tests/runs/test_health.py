@@ -143,6 +143,19 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
         if message:
             self.assertRegex(lines[0], message)
 
+    @parameterized.parameters(
+        (-533.0, -543.4, 0), (-543.5, -543.4, 1), (0.1, 0.0, 0), (-0.1, 0.0, 1)
+    )
+    def test_nothing_learned_is_said(self, best, uniform, expected):
+        lines = []
+        callback = vae_tf.Health(say=lines.append)
+        for _ in range(2):
+            callback.look_at_best("val_elbo", best, uniform)
+        self.assertLen(lines, expected)
+        for line in lines:
+            self.assertIn(f"val_elbo: {best:.2f} nats per image", line)
+            self.assertIn(f"the {uniform:.2f} of a model", line)
+
     def test_a_disk_that_is_nearly_full(self):
         directory = pathlib.Path(self.create_tempdir().full_path)
         usage = health.shutil.disk_usage(directory)

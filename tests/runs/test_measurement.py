@@ -41,6 +41,8 @@ class MeasurementTest(FinishedRun):
             "likelihood": "bernoulli",
             "num_importance_samples": 100,
             "seed": 0,
+            "epochs_trained": 2,
+            "epochs_asked": 2,
             "units": "nats per example",
         }
         self.assertEqual({k: result[k] for k in expected}, expected)

@@ -114,6 +114,12 @@ def headline(result: dict[str, Any]) -> str:
             else f" ± {spread:.2f}, the standard error over {images}"
         ),
     ]
+    trained, asked = result["epochs_trained"], result["epochs_asked"]
+    if trained and trained < asked:
+        lines.append(
+            f"           of a training that ended after {trained} of {asked} "
+            "epochs"
+        )
     if result["method"] == "quadrature":
         lines.append(
             f"           exact, to {result['quadrature_error']:.1g} nats of "

@@ -326,7 +326,8 @@ class Data:
         return windows.rebatch(self.batch_size)
 
     @property
-    def _conversion(self) -> Conversion:
+    def conversion(self) -> Conversion:
+        """What becomes of a stored pixel."""
         return Conversion(
             self.source.levels, self.binarization, self.dequantization
         )
@@ -344,7 +345,7 @@ class Data:
             draws = place.of(uniform(shape, key(purpose, self.seed, number)))
             return tf.reshape(draws, tf.shape(images))
 
-        return self._conversion.pixels(images, noise)
+        return self.conversion.pixels(images, noise)
 
     def _drawn_once(
         self, first: int, images: np.ndarray, split: str
@@ -365,7 +366,7 @@ class Data:
             noise = uniform_of_image(
                 DEQUANTIZATION_KEY, split, first + row, image.shape
             )
-            pixels[row] = (image + noise) / self._conversion.levels_after
+            pixels[row] = (image + noise) / self.conversion.levels_after
         return pixels
 
     def _bits_once(
@@ -382,7 +383,7 @@ class Data:
         """What `_drawn_once` gave -> float32 in [0, 1]."""
         if self.dequantization == "uniform":
             return images
-        return self._conversion.scaled(tf.cast(images, tf.float32))
+        return self.conversion.scaled(tf.cast(images, tf.float32))
 
     def _checksum(self) -> str:
         """SHA-256 of the stored images; of name, version and sizes where they

@@ -210,6 +210,23 @@ class Health(keras.callbacks.Callback):
                 f"tell {UNUSED} nats of x or more. {advice}",
             )
 
+    def look_at_best(self, name: str, best: float, uniform: float):
+        """Says whether the best epoch is worth no more than not to have looked.
+
+        Args:
+          name: of the validation bound.
+          best: its largest value, nats per image.
+          uniform: log p(x) of pixels of which every value is as likely.
+        """
+        if best <= uniform:
+            self._once(
+                "uniform",
+                f"{name}: {best:.2f} nats per image, at best, are no more than "
+                f"the {uniform:.2f} of a model to which every value of every "
+                "pixel is as likely. Try more --epochs or, of few images, a "
+                "smaller --batch_size.",
+            )
+
     def _once(self, kind: str, line: str) -> None:
         if kind not in self._said:
             self._said.add(kind)

@@ -29,8 +29,10 @@ from vae_tf.pictures import figures, gallery, inferred, measures
 from vae_tf.pictures.snapshots import neighbour_accuracy
 from vae_tf.runs import report
 from vae_tf.runs.directory import (
+    best,
     load,
     load_data_of_run,
+    read_metrics,
     require_writable,
 )
 from vae_tf.runs.reading import config_of, evaluation_path
@@ -103,17 +105,17 @@ def evaluate_run(
         family's, too, on the first 1,000 images (`gaps.inference_gaps`).
 
     Returns:
-      What the JSON says: `importance.summary`, with what makes it comparable
-        and the `method`; by quadrature, `quadrature_error`, the largest of any
-        image, in place of the Monte Carlo error; by either other method, what
-        importance sampling estimates, as `importance_weighted_bound`;
-        `bidirectional` and `inference_gaps` if asked; `bits_per_dimension`, of
-        log p(x); `decomposition`, what the ELBO of the first 2,048 images is
-        made of (`decomposition.summary`); and, where images have classes,
-        `knn_accuracy`: the share of images whose class is that of most of the 5
-        nearest z ~ q(z|x) of others, and `linear_probe_accuracy`: that of a
-        linear classifier on the means of q(z|x) (`linear_accuracy`); None of
-        too few images.
+      What the JSON says: `importance.summary`, with what makes it comparable,
+        the `epoch` of the weights of how many, and the `method`; by quadrature,
+        `quadrature_error`, the largest of any image, in place of the Monte
+        Carlo error; by either other method, what importance sampling estimates,
+        as `importance_weighted_bound`; `bidirectional` and `inference_gaps` if
+        asked; `bits_per_dimension`, of log p(x); `decomposition`, what the ELBO
+        of the first 2,048 images is made of (`decomposition.summary`); and,
+        where images have classes, `knn_accuracy`: the share of images whose
+        class is that of most of the 5 nearest z ~ q(z|x) of others, and
+        `linear_probe_accuracy`: that of a linear classifier on the means of
+        q(z|x) (`linear_accuracy`); None of too few images.
 
     Raises:
       UserError: there is no such run, split or method, the run is damaged, its
@@ -136,6 +138,7 @@ def evaluate_run(
         growth.check(tolerance)
     run_dir = pathlib.Path(run_dir)
     vae, config = load(run_dir), config_of(run_dir)
+    history = read_metrics(run_dir)
     tabled = isinstance(vae, LocalVAE)
     for name, value, expected in (
         ("method", method, METHODS[:2]),
@@ -200,6 +203,9 @@ def evaluate_run(
         "method": method,
         **summary,
         "seed": seed,
+        "epoch": best(history)["epoch"] if history else None,
+        "epochs_trained": len(history) or None,
+        "epochs_asked": config.epochs,
         "units": "nats per example",
         "bits_per_dimension": decomposition.bits_per_dimension(
             summary["log_marginal_likelihood"], data.image_shape, _levels(data)

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
+import sys
 from typing import Any
 
 from vae_tf import config
@@ -92,5 +94,21 @@ def read_evaluation(run_dir: pathlib.Path, split: str) -> dict[str, Any]:
 
 def to_measure(run_dir: pathlib.Path, split: str) -> str:
     """The command that measures a run on a split."""
-    place = shlex.quote(str(run_dir))
-    return f"python evaluate.py --run_dir {place} --split {split}"
+    return f"{command('evaluate', run_dir)} --split {split}"
+
+
+def command(name: str, run_dir: str | os.PathLike) -> str:
+    """A command on a run, as whoever typed this one has it."""
+    program = f"vae-{name}"
+    if pathlib.Path(sys.argv[0]).suffix == ".py":
+        program = f"{_python()} {name}.py"
+    return f"{program} --run_dir {shlex.quote(str(run_dir))}"
+
+
+def _python() -> str:
+    """What starts this Python, whether its environment is active or not."""
+    found = shutil.which("python")
+    if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+        return "python"
+    nearer = min(sys.executable, os.path.relpath(sys.executable), key=len)
+    return shlex.quote(nearer)

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import shlex
-import shutil
 import sys
 import warnings
 from typing import NamedTuple, cast
@@ -31,7 +30,7 @@ from vae_tf.runs.checkpoints import Progress
 from vae_tf.runs.health import Diverged, Health
 from vae_tf.runs.interruption import Interrupted, watched
 from vae_tf.runs.lock import only_writer
-from vae_tf.runs.reading import HEALTH
+from vae_tf.runs.reading import HEALTH, command
 from vae_tf.runs.workers import any_of, is_chief, strategy_of
 from vae_tf.settings import UserError
 from vae_tf.vae import VAE
@@ -255,6 +254,12 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             recorder.history[-1]["val_kl"],
             pictures[0].kl_per_dimension() if pictures else None,
         )
+        bound = directory.bound(recorder.history)
+        health.look_at_best(
+            bound,
+            directory.best(recorder.history)[bound],
+            -math.prod(data.image_shape) * data.conversion.nats_of_uniform,
+        )
     any_of(strategy, False)  # Once the chief has written all of them.
     directory.load_best(run_dir, vae)
     if not chief:
@@ -337,20 +342,3 @@ def _report(
 def next_steps(run_dir: str | os.PathLike) -> str:
     """The commands to go on with, as whoever typed this one has them."""
     return "; ".join(command(name, run_dir) for name in ("evaluate", "export"))
-
-
-def command(name: str, run_dir: str | os.PathLike) -> str:
-    """A command on a run, as whoever typed this one has it."""
-    program = f"vae-{name}"
-    if pathlib.Path(sys.argv[0]).suffix == ".py":
-        program = f"{_python()} {name}.py"
-    return f"{program} --run_dir {shlex.quote(str(run_dir))}"
-
-
-def _python() -> str:
-    """What starts this Python, whether its environment is active or not."""
-    found = shutil.which("python")
-    if found and os.path.abspath(found) == os.path.abspath(sys.executable):
-        return "python"
-    nearer = min(sys.executable, os.path.relpath(sys.executable), key=len)
-    return shlex.quote(nearer)
