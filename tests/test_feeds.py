@@ -42,18 +42,21 @@ class Loader:
         return iter(self.batches)
 
 
-def dataset(batches):
+def dataset(batches, **signature):
+    signature = signature or {
+        "output_signature": tf.TensorSpec((None, *IMAGE_SHAPE))
+    }
+    options = tf.data.Options()
+    # An iterator that a refusal leaves unread is waited for by its thread.
+    options.autotune.enabled = False
     return tf.data.Dataset.from_generator(
-        lambda: iter(batches),
-        output_signature=tf.TensorSpec((None, *IMAGE_SHAPE)),
-    )
+        lambda: iter(batches), **signature
+    ).with_options(options)
 
 
 FEEDS = {
     "dataset": dataset,
-    "unknown_rank": lambda batches: tf.data.Dataset.from_generator(
-        lambda: iter(batches), tf.float32
-    ),
+    "unknown_rank": lambda batches: dataset(batches, output_types=tf.float32),
     "labelled": lambda batches: dataset(batches).map(
         lambda x: (x, tf.zeros(tf.shape(x)[0], tf.int64))
     ),
