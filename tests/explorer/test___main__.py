@@ -10,6 +10,7 @@ import time
 import urllib.request
 from unittest import mock
 
+import pytest
 import tensorflow as tf
 from finished import FinishedRun
 
@@ -30,6 +31,7 @@ class CommandTest(FinishedRun):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
+    @pytest.mark.slow
     def test_a_run_is_shown_until_ctrl_c(self):
         process = self.started(
             f"--run_dir={self.finished}", "--port=0", "--nobrowser"
