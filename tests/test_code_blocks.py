@@ -1,5 +1,5 @@
 """What the pages tell a reader to type: Python is run; commands are parsed as
-they parse it, and those of README and of the guides are run in the order of the
+they parse it, and those of README and of two guides are run in the order of the
 page. (Code cells are run when the site is built, docs/serving.md by
 tests/serving/test_deploy.py.)"""
 

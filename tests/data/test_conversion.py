@@ -29,18 +29,6 @@ class ConversionTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(pixels.dtype, tf.float32)
         self.assertAllClose(pixels, expected, 1e-6)
 
-    @parameterized.parameters(
-        (256, "none", "none", 5.545177),
-        (256, "dynamic", "none", 0.693147),
-        (17, "none", "none", 2.833213),
-        (17, "none", "uniform", 0.0),
-    )
-    def test_uniform_pixels_cost_the_logarithm_of_their_levels(
-        self, levels, binarization, dequantization, expected
-    ):
-        found = Conversion(levels, binarization, dequantization)
-        self.assertAllClose(found.nats_of_uniform, expected)
-
     def test_bits_that_were_drawn_before_stay(self):
         bits = tf.constant([0, 1], tf.uint8)
         conversion = Conversion(17, "static", "none")

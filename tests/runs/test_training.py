@@ -394,6 +394,19 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         again = self.train(run_dir="a", resume=True, **options)
         self.assertEqual(again.history, run.history)
 
+    @parameterized.parameters(
+        # 64 pixels of two values, or of density 1 however they are made.
+        ({}, -44.361419),
+        ({"likelihood": "normal"}, 0.0),
+        ({"likelihood": "normal", "dequantization": "none"}, 0.0),
+    )
+    def test_is_held_against_uniform_pixels(self, changes, uniform):
+        with mock.patch.object(training.Health, "look_at_best") as looked:
+            run = self.train(run_dir="a", epochs=1, **changes)
+        name, best, against = looked.call_args.args
+        self.assertEqual((name, best), ("val_elbo", run.history[0]["val_elbo"]))
+        self.assertAllClose(against, uniform)
+
     def test_says_what_comes_next(self):
         with (
             mock.patch("builtins.print") as printed,

@@ -1,7 +1,6 @@
 """Grey levels -> the pixels that a model sees."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,14 +43,6 @@ class Conversion:
     def levels_after(self) -> int:
         """Of the pixels, once they are bits or not."""
         return self.levels if self.binarization == "none" else 2
-
-    @property
-    def nats_of_uniform(self) -> float:
-        """-log p of a pixel of which every value is as likely; of a density,
-        0.
-        """
-        density = self.dequantization == "uniform"
-        return 0.0 if density else math.log(self.levels_after)
 
     def pixels(
         self, images: tf.Tensor, noise: Callable[[str], tf.Tensor]

@@ -211,12 +211,13 @@ class Health(keras.callbacks.Callback):
             )
 
     def look_at_best(self, name: str, best: float, uniform: float):
-        """Says whether the best epoch is worth no more than not to have looked.
+        """Says whether nothing was learned: the best epoch's bound is no higher
+        than log p(x) of a model without parameters.
 
         Args:
           name: of the validation bound.
           best: its largest value, nats per image.
-          uniform: log p(x) of pixels of which every value is as likely.
+          uniform: log p(x), nats per image, where each pixel is uniform.
         """
         if best <= uniform:
             self._once(

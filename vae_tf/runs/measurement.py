@@ -106,7 +106,8 @@ def evaluate_run(
 
     Returns:
       What the JSON says: `importance.summary`, with what makes it comparable,
-        the `epoch` of the weights of how many, and the `method`; by quadrature,
+        the `epoch` of the weights and `epochs_trained` (None of a run without
+        `metrics.csv`), `epochs_asked`, and the `method`; by quadrature,
         `quadrature_error`, the largest of any image, in place of the Monte
         Carlo error; by either other method, what importance sampling estimates,
         as `importance_weighted_bound`; `bidirectional` and `inference_gaps` if

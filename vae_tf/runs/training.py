@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import keras
 import tensorflow as tf
 
-from vae_tf.config import Config
+from vae_tf.config import LIKELIHOODS, Config
 from vae_tf.data.files import sweep
 from vae_tf.data.pipeline import Data
 from vae_tf.pictures import snapshots
@@ -255,10 +255,13 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
             pictures[0].kl_per_dimension() if pictures else None,
         )
         bound = directory.bound(recorder.history)
+        # Equally likely values: p = 1 / levels, or a density of 1 on [0, 1].
+        density = LIKELIHOODS[config.likelihood] == "interval"
+        levels = 1 if density else data.conversion.levels_after
         health.look_at_best(
             bound,
             directory.best(recorder.history)[bound],
-            -math.prod(data.image_shape) * data.conversion.nats_of_uniform,
+            -math.prod(data.image_shape) * math.log(levels),
         )
     any_of(strategy, False)  # Once the chief has written all of them.
     directory.load_best(run_dir, vae)
