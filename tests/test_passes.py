@@ -53,6 +53,27 @@ class PassesTest(tf.test.TestCase):
         self.assertLen(made, 6)  # of three epochs, in training and validation
         self.assertTrue(np.all(np.isfinite(history["val_elbo"])))
 
+    def test_a_pass_begins_with_all_metrics_set_back(self):
+        metrics = [keras.metrics.Mean(), keras.metrics.Sum()]
+
+        def reset():
+            for metric in metrics:
+                metric.reset_state()
+
+        begin = passes.beginning(reset)
+        for _ in range(2):
+            for metric in metrics:
+                metric.update_state(3.0)
+                self.assertEqual(float(metric.result()), 3.0)
+            begin(metrics)
+            for metric in metrics:
+                self.assertEqual(float(metric.result()), 0.0)
+        # One that came later, too.
+        metrics.append(keras.metrics.Sum())
+        metrics[-1].update_state(2.0)
+        begin(metrics)
+        self.assertEqual(float(metrics[-1].result()), 0.0)
+
 
 if __name__ == "__main__":
     tf.test.main()

@@ -165,6 +165,7 @@ class Fed(Checkpointed):
         self._guards = False  # whether that is asked in each step
         # How the compiled loops make their images.
         self._in_step = self._in_test_step = None
+        self._reset = passes.beginning(super().reset_metrics)
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
 
@@ -363,7 +364,10 @@ class Fed(Checkpointed):
         try:
             self.refused.check()
         finally:
-            super().reset_metrics()
+            if self._loops():
+                self._reset(self.metrics)
+            else:
+                super().reset_metrics()
 
     def _lock_state(self):
         # Open to metrics that a subclass makes after `super().__init__`, which

@@ -181,10 +181,22 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
             stack(data.test) * 4, source().images["test"].astype(np.float32)
         )
 
-    def test_limit(self):
-        data = vae_tf.Data(source(), "dynamic", 8, 0)
+    @parameterized.named_parameters(("memory", False), ("streamed", True))
+    def test_limit(self, streamed):
+        data = vae_tf.Data(source(streamed=streamed), "dynamic", 8, 0)
         every = stack(data.test)
-        self.assertAllEqual(stack(data.in_order("test", 3, 5)), every[:5])
+        for size, limit in ((3, 5), (5, 5), (20, 5), (4, 10), (2, 1000)):
+            some = data.in_order("test", size, limit)
+            sizes = [len(batch) for batch in some]
+            self.assertAllEqual(stack(some), every[:limit])
+            self.assertLessEqual(max(sizes), size)
+            self.assertEqual(set(sizes[:-1]) - {size}, set())
+            self.assertLen(some, -(-min(limit, len(every)) // size))
+
+            # As a compiled step makes them.
+            elements, images_of = some.in_step
+            made = [images_of(element) for element in elements]
+            self.assertAllEqual(np.concatenate(made), every[:limit])
 
     def test_unset_binarization_is_what_the_likelihood_needs(self):
         data = vae_tf.load_data("digits")

@@ -218,11 +218,13 @@ class Data:
         limit = len(images) if limit is None else min(limit, len(images))
         if isinstance(images, np.ndarray):
             drawn = tf.constant(self._drawn_once(0, images[:limit], split))
+            elements = _cut(tf.range(limit), batch_size)
 
-            def batch(first):
-                return drawn[first : first + batch_size]
+            def images_of(rows):
+                return self._as_floats(tf.gather(drawn, rows))
 
         else:
+            images_of = self._as_floats
 
             def read(first):
                 rows = slice(first, min(first + batch_size, limit))
@@ -234,9 +236,9 @@ class Data:
                     (None, *self.image_shape),
                 )
 
-        batches = tf.data.Dataset.range(0, limit, batch_size).map(batch)
-        dataset = _ahead(batches.map(self._as_floats))
-        dataset.in_step = InStep(_ahead(batches), self._as_floats)
+            elements = tf.data.Dataset.range(0, limit, batch_size).map(batch)
+        dataset = _ahead(elements.map(images_of))
+        dataset.in_step = InStep(_ahead(elements), images_of)
         return dataset
 
     def _passes(self) -> Callable[[int], tf.data.Dataset]:
@@ -296,14 +298,7 @@ class Data:
         order = tf.random.experimental.stateless_shuffle(
             tf.range(count), seed=key
         )
-        # Cut here, where `batch` would take each number by itself.
-        whole, rest = divmod(count, self.batch_size)
-        blocks = tf.reshape(order[: count - rest], (whole, self.batch_size))
-        batches = tf.data.Dataset.from_tensor_slices(blocks)
-        if not rest:
-            return batches
-        last = tf.data.Dataset.from_tensors(order[count - rest :])
-        return batches.concatenate(last)
+        return _cut(order, self.batch_size)
 
     def _pixels(self, images: DiskImages, key: tf.Tensor) -> tf.data.Dataset:
         """Batches of all training images on disk, in a new order."""
@@ -396,6 +391,16 @@ class Data:
             if isinstance(images := self.source.images[split], np.ndarray):
                 digest.update(np.ascontiguousarray(images).data)
         return f"sha256:{digest.hexdigest()}"
+
+
+def _cut(numbers: tf.Tensor, batch_size: int) -> tf.data.Dataset:
+    """Batches of numbers, where `Dataset.batch` would take each by itself."""
+    whole, rest = divmod(numbers.shape[0], batch_size)
+    blocks = tf.reshape(numbers[: whole * batch_size], (whole, batch_size))
+    batches = tf.data.Dataset.from_tensor_slices(blocks)
+    if not rest:
+        return batches
+    return batches.concatenate(tf.data.Dataset.from_tensors(numbers[-rest:]))
 
 
 def _ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
