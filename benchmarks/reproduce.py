@@ -5,12 +5,11 @@ python -m benchmarks.reproduce static_mean_field
 
 A recipe is a file of benchmarks/recipes with every setting of its run; its
 epoch is chosen on validation images alone. One that was cut goes on where it
-was, one that is finished is not run again. Minutes are of training, with all
-that it validates and writes, and stand beside the rates at which the machine
-multiplied float32 matrices before and after: a recipe has reached what was
-sought if it did so in the time that is given it at 218 GFLOP/s. Of stages, runs
-of which each starts where the one before it ended, minutes and steps are those
-of all."""
+was, one that is finished is not run again. Minutes are of training, from the
+building of the model on, with all that it validates and writes, as they were
+measured; the rates at which the machine multiplied float32 matrices before and
+after stand beside them. Of stages, runs of which each starts where the best
+epoch of the one before it was, minutes and steps are those of all."""
 
 import dataclasses
 import json
@@ -48,7 +47,6 @@ COLUMNS = (
     "commit",
 )
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
-QUIET = 218  # GFLOP/s of the machine on which minutes were bounded
 # Enough to see that a recipe runs, on images that are always there.
 QUICK = {
     "dataset": "digits",
@@ -90,24 +88,31 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
     from vae_tf.runs.directory import read_metrics
     from vae_tf.runs.reading import read_evaluation
 
-    run_dir = pathlib.Path(settings.runs_dir) / f"{settings.recipe}-{seed}"
+    name = f"{settings.recipe}{'-quick' if settings.quick else ''}-{seed}"
+    run_dir = pathlib.Path(settings.runs_dir) / name
     samples = (
         settings.num_importance_samples or recipe["num_importance_samples"]
     )
+    samples = min(samples, 50) if settings.quick else samples
     # What each stage has of its own.
     *earlier, last = recipe.get("stages", [{}])
     stages = {
         run_dir.with_name(f"{run_dir.name}-stage{number}"): stage
         for number, stage in enumerate(earlier, 1)
     } | {run_dir: last}
-    if not (run_dir / "evaluation-test.json").exists():
+    stages = {
+        place: recipe["config"] | stage | (QUICK if settings.quick else {})
+        for place, stage in stages.items()
+    }
+    require_of_recipe(stages)
+    measured = run_dir / "evaluation-test.json"
+    if not measured.exists():
         observe(run_dir)
         initial = None
-        for place, stage in stages.items():
-            config = recipe["config"] | stage
+        for place, config in stages.items():
             vae_tf.train(
                 vae_tf.Config(
-                    **(config | (QUICK if settings.quick else {})),
+                    **config,
                     seed=seed,
                     run_dir=str(place),
                     initial_run=initial,
@@ -117,61 +122,106 @@ def reproduced(recipe: dict, seed: int, settings: Reproduce) -> str:
             )
             initial = str(place)
         observe(run_dir)
-        vae_tf.evaluate_run(
-            run_dir, "test", min(samples, 50) if settings.quick else samples
-        )
-    found = read_evaluation(run_dir, "test")
-    history = read_metrics(run_dir)
-    ends = [read_metrics(place)[-1] for place in stages]
-    machine = json.loads(_machine(run_dir).read_text())
-    bound = "val_iwae" if "val_iwae" in history[0] else "val_elbo"
-    best = max(history, key=lambda epoch: epoch[bound])
-    rates, doubtful = machine["gigaflops"], found["pareto_k_over_0.7"]
+    require_of_recipe(stages)  # A training that diverges halves its step size.
+    if (
+        not measured.exists()
+        or read_evaluation(run_dir, "test")["num_importance_samples"] != samples
+    ):
+        vae_tf.evaluate_run(run_dir, "test", samples)
+    return row(
+        settings.recipe,
+        recipe,
+        seed,
+        read_evaluation(run_dir, "test"),
+        [read_metrics(place) for place in stages],
+        json.loads(_machine(run_dir).read_text()),
+    )
+
+
+def require_of_recipe(stages: dict[pathlib.Path, dict]) -> None:
+    """Raises UserError where a run is there that has other settings than its
+    stage.
+    """
+    for run_dir, config in stages.items():
+        path = run_dir / "config.json"
+        saved = json.loads(path.read_text()) if path.exists() else config
+        for name, value in json.loads(json.dumps(config)).items():
+            found = json.loads(json.dumps(saved.get(name)))
+            if found != value:
+                raise UserError(
+                    f"--runs_dir: expected no run in {run_dir} but one of the "
+                    f"recipe, whose {name} is {value!r}, received one with "
+                    f"{found!r} (take it away, or name another place)."
+                )
+
+
+def row(
+    name: str | None,
+    recipe: dict,
+    seed: int,
+    found: dict,
+    histories: list[list[dict[str, float]]],
+    looks: list[dict],
+) -> str:
+    """The row of a recipe's run.
+
+    Args:
+      found: its `evaluation-test.json`.
+      histories: the rows of metrics of each stage.
+      looks: at the machine, of `observe`.
+    """
+    from vae_tf.runs.directory import best
+
+    ends = [history[-1] for history in histories]
     minutes = sum(end["seconds"] for end in ends) / 60
-    # Of a quiet machine, on which the bounds were set.
-    quick = minutes * min(sum(rates) / len(rates) / QUIET, 1)
-    in_nats = found[recipe["measure"]] >= recipe["nats"]
+    reached = (
+        found[recipe["measure"]] >= recipe["nats"]
+        and minutes <= recipe["minutes"]
+    )
+    doubtful = found["pareto_k_over_0.7"]
     word = {"elbo": "ELBO", "log_marginal_likelihood": "log p(x)"}
+
+    def each(part):
+        return ", ".join(dict.fromkeys(look[part] for look in looks))
+
     cells = (
-        f"`{settings.recipe}`",
+        f"`{name}`",
         seed,
         recipe["published"],
         f"{word[recipe['measure']]} {recipe['nats']} in "
         f"{recipe['minutes']:g} min",
-        "yes" if in_nats and quick <= recipe["minutes"] else "no",
+        "yes" if reached else "no",
         f"{found['elbo']:.2f}",
         f"{found['log_marginal_likelihood']:.2f} ± "
         f"{found['standard_error']:.2f}",
         found["num_importance_samples"],
         "" if doubtful is None else f"{doubtful:.0%}",
-        f"{best['epoch']} of {len(history)}",
+        ", ".join(f"{best(h)['epoch']} of {len(h)}" for h in histories),
         f"{sum(end['step'] for end in ends):,}",
         f"{minutes:.{1 if minutes >= 1 else 2}f}",
-        " to ".join(map(str, sorted({min(rates), max(rates)}))),
-        machine["hardware"],
-        machine["commit"],
+        ", ".join(str(look["gigaflops"]) for look in looks),
+        each("hardware"),
+        each("commit"),
     )
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def observe(run_dir: pathlib.Path) -> None:
-    """Notes beside a run what makes it, and the rate of matrix products now."""
+    """Notes beside a run what makes it now, and at what rate of products."""
     from benchmarks.shared.floor import gigaflops
 
     path = _machine(run_dir)
-    if path.exists():
-        machine = json.loads(path.read_text())
-    else:
-        cores = len(os.sched_getaffinity(0))
-        machine = {
-            "hardware": f"{cores} cores, {_processor()}",
+    looks = json.loads(path.read_text()) if path.exists() else []
+    looks.append(
+        {
+            "hardware": f"{len(os.sched_getaffinity(0))} cores, {_processor()}",
             "commit": _commit(),
-            "gigaflops": [],
+            "gigaflops": round(gigaflops()),
         }
-    machine["gigaflops"].append(round(gigaflops()))
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(machine, indent=2) + "\n")
+        temporary.write_text(json.dumps(looks, indent=2) + "\n")
 
 
 def _machine(run_dir: pathlib.Path) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """A run as it is recorded, epoch by epoch, without training."""
 
 import pathlib
+import time
 
 import keras
 import tensorflow as tf
@@ -35,13 +36,14 @@ class RecordedRun(tf.test.TestCase):
         self.vae.compile(optimizer=keras.optimizers.Adam(1e-2))
         self.vae.optimizer.build(self.vae.trainable_variables)
 
-    def recorder(self, history=(), **settings):
+    def recorder(self, history=(), progress=None, **settings):
         recorder = Recorder(
             self.run_dir,
             vae_tf.Config(learning_rate=7.0, **settings),
             lambda epoch: None,
-            Progress(list(history)),
+            progress or Progress(list(history)),
             Asked(),
+            time.monotonic(),
         )
         recorder.set_model(self.vae)
         recorder.set_params({"steps": 100})

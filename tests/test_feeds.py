@@ -184,6 +184,107 @@ class FeedsTest(parameterized.TestCase, tf.test.TestCase):
             with self.assertRaisesRegex(vae_tf.UserError, "at least one batch"):
                 feeds.first_of(none)
 
+    @parameterized.named_parameters(
+        ("plain", {}), ("loop", {"jit_compile": True, "steps_per_execution": 4})
+    )
+    def test_what_a_callback_evaluates_is_not_what_fit_validates(self, loop):
+        source = np.concatenate([BITS, 1 - BITS, BITS[::-1], 1 - BITS])
+        data = vae_tf.load_data(images=source[..., 0], batch_size=5)
+        found = []
+        for other in (None, data.test, BITS, data.in_order("test", 2, 3)):
+            vae = compiled(optimizer=keras.optimizers.SGD(0.0), **loop)
+
+            def look(epoch, logs, other=other, vae=vae):
+                if other is not None:
+                    vae.evaluate(other, verbose=0)
+
+            history = vae.fit(
+                data.train,
+                validation_data=data.validation,
+                epochs=2,
+                verbose=0,
+                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)],
+            ).history
+            found.append(history["val_elbo"])
+            found.append(
+                [
+                    vae.evaluate(each, verbose=0, return_dict=True)["elbo"]
+                    for each in (data.validation, data.validation)
+                ]
+            )
+        self.assertAllClose(found, np.full_like(found, found[0][0]), 1e-6)
+
+    def test_callbacks_in_a_list_of_keras(self):
+        seen = []
+        each = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(epoch)
+        )
+        vae = compiled(optimizer=keras.optimizers.SGD(1e30))
+        listed = keras.callbacks.CallbackList(
+            [each], add_history=True, model=vae, epochs=2, steps=3
+        )
+        with self.assertWarnsRegex(UserWarning, "loss: expected a finite"):
+            vae.fit(BITS, batch_size=1, epochs=9, verbose=0, callbacks=listed)
+        self.assertEqual(seen, [0])
+
+    def test_batches_without_end(self):
+        class Endless(Batches):
+            num_batches = None
+
+            def __getitem__(self, number):
+                return BITS[:4], np.zeros(4)
+
+        vae = compiled()
+        vae.fit(Endless([]), steps_per_epoch=3, verbose=0, shuffle=False)
+        self.assertEqual(int(vae.optimizer.iterations), 3)
+        with self.assertRaisesRegex(vae_tf.UserError, "a dataset that ends"):
+            vae.adapt(Endless([]))
+
+    def test_what_was_interrupted_leaves_nothing_to_the_next_call(self):
+        def stop(batch, logs):
+            if batch == 1:
+                raise KeyboardInterrupt
+
+        vae = compiled()
+        for pass_over in (
+            lambda data: vae.fit(
+                data,
+                callbacks=[
+                    vae_tf.Health(),
+                    keras.callbacks.LambdaCallback(on_train_batch_end=stop),
+                ],
+                verbose=0,
+            ),
+            lambda data: vae.evaluate(
+                data,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(on_test_batch_end=stop)
+                ],
+                verbose=0,
+            ),
+        ):
+            with self.assertRaises(KeyboardInterrupt):
+                pass_over(dataset([BITS, 255 * BITS, BITS]))
+            self.assertIsNone(vae.guard)
+            vae.evaluate(BITS, verbose=0)  # Of these nothing is refused.
+
+    def test_eager_execution_may_be_asked_for_after_compile(self):
+        class Recording(vae_tf.VAE):
+            def train_step(self, data):
+                eager.append(tf.executing_eagerly())
+                return super().train_step(data)
+
+        eager = []
+        vae = small_vae()
+        vae = compiled(
+            Recording(vae.encoder, vae.decoder),
+            jit_compile=True,
+            steps_per_execution=4,
+        )
+        vae.run_eagerly = True
+        vae.fit(BITS, batch_size=4, verbose=0)
+        self.assertEqual(eager, [True] * 3)
+
     def test_no_images(self):
         for empty in (BITS[:0], tf.data.Dataset.from_tensor_slices(BITS[:0])):
             with self.assertRaisesRegex(vae_tf.UserError, "at least one batch"):

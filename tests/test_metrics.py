@@ -3,7 +3,7 @@ import numpy as np
 import tensorflow as tf
 
 import vae_tf
-from vae_tf.metrics import Negative, NonFinite, Refused
+from vae_tf.metrics import Negative, NonFinite, Refused, SettingBack
 
 
 class NonFiniteTest(tf.test.TestCase):
@@ -42,6 +42,45 @@ class RefusedTest(tf.test.TestCase):
         ):
             refused.check()
         refused.check()  # Said once.
+
+
+class SettingBackTest(tf.test.TestCase):
+    def test_sets_back_what_comes_later_and_what_is_no_variable_too(self):
+        class Late(keras.metrics.Metric):
+            """Has its variable from the first update on, and a number."""
+
+            updates, total = 0, None
+
+            def update_state(self, value):
+                if self.total is None:
+                    self.total = self.add_weight((), "zeros")
+                self.total.assign_add(value)
+                self.updates += 1
+
+            def reset_state(self):
+                super().reset_state()
+                self.updates = 0
+
+            def result(self):
+                return self.total
+
+        mean, late, set_back = keras.metrics.Mean(), Late(), SettingBack()
+        metrics = [mean, Negative(mean), late, NonFinite(), Refused("binary")]
+        set_back(metrics)
+        for _ in range(2):
+            mean.update_state(3.0)
+            late.update_state(2.0)
+            self.assertEqual(
+                [float(m.result()) for m in metrics[:3]], [3, -3, 2]
+            )
+            set_back(metrics)
+            self.assertEqual(float(mean.result()), 0.0)
+            self.assertEqual((float(late.result()), late.updates), (0.0, 0))
+        # One that is there from now on.
+        other = keras.metrics.Mean()
+        other.update_state(4.0)
+        set_back([*metrics, other])
+        self.assertEqual(float(other.result()), 0.0)
 
 
 class NegativeTest(tf.test.TestCase):

@@ -45,6 +45,8 @@ class InStep(NamedTuple):
     images_of: Callable
 
 
+# Whether the images of the step that is being traced were made in it.
+_made: contextvars.ContextVar = contextvars.ContextVar("made", default=False)
 # Of the images that a device is about to be given, where that is known.
 _known_place: contextvars.ContextVar = contextvars.ContextVar(
     "place", default=None
@@ -117,47 +119,27 @@ def place_of(images: tf.Tensor) -> Place:
     )
 
 
-class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
-    """The whole of a dataset for each worker, with how many rows came before;
-    each device then takes its own, and knows their place without a question.
-
-    Keras, which would cut each batch in parts, takes it for distributed, and
-    leaves it as it is.
-    """
-
-    def __init__(self, dataset: tf.data.Dataset):
-        def counted(before, element):
-            rows = tf.shape(_rows_of(element)[0])[0]
-            return before + rows, (before, element)
-
-        self._whole = dataset.scan(0, counted)
-        super().__init__(self._whole._variant_tensor)
-
-    @staticmethod
-    def takes(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy):
-        """Whether its elements are tensors, of which some have rows, and the
-        same ones in all workers: a `shuffle` of the user's may not be, which
-        TensorFlow knows how to share out.
-        """
-        specs = tf.nest.flatten(dataset.element_spec)
-        same = getattr(dataset, "same_in_all_workers", False)
-        alone = strategy.cluster_resolver is None
-        return bool((same or alone) and _rows_of(specs)) and all(
-            isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
-            for spec in specs
-        )
-
-    @property
-    def element_spec(self):
-        return self._whole.element_spec
-
-    def _inputs(self):
-        return [self._whole]
-
-
-def _rows_of(parts: Any) -> list:
+def rows_of(parts: Any) -> list:
     """Of a nest, what has an axis."""
     return [part for part in tf.nest.flatten(parts) if part.shape.rank != 0]
+
+
+def step_on(step: Callable, images_of: Callable | None, element: Any) -> Any:
+    """A step on the images that `images_of` makes of an element, or on the
+    element itself.
+    """
+    token = _made.set(images_of is not None)
+    try:
+        return step(images_of(element) if images_of else element)
+    finally:
+        _made.reset(token)
+
+
+def images_are_made() -> bool:
+    """Whether the images of a step are made in it from what has been looked at:
+    nothing need be counted of them.
+    """
+    return _made.get()
 
 
 def logs(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -184,11 +166,11 @@ def suit_xla(model: keras.Model) -> bool:
 
 def compiled_loop(
     model: keras.Model,
-    step: Callable,
     own: bool,
     read: Callable,
-    images_of: Callable | None,
+    step: Callable,
     otherwise: Callable,
+    images_of: Callable | None,
 ) -> Callable:
     """What Keras calls with an iterator over batches, once for every
     `steps_per_execution` steps; returns the metrics, or raises StopIteration
@@ -196,14 +178,14 @@ def compiled_loop(
 
     Args:
       model: compiled with `jit_compile` and `steps_per_execution`.
-      step: its `train_step` or `test_step`, which creates no variable.
-      own: whether that is a subclass's own, whose logs may be no metrics.
+      own: whether the step is a subclass's own, whose logs may be no metrics.
       read: what of a batch the step is given.
-      images_of: what the iterator gives -> images `[B, ...]`, inside the step;
-        None where it gives batches.
+      step: its `train_step` or `test_step`, which creates no variable.
       otherwise: the function that Keras makes, for iterators that cannot be
         read inside a graph, that feed several devices, or give what XLA cannot
         read.
+      images_of: what the iterator gives -> images `[B, ...]`, inside the step;
+        None where it gives batches.
     """
     steps = model.steps_per_execution
     taken = (lambda element: element) if images_of else read
@@ -232,7 +214,7 @@ def compiled_loop(
 
     @tf.function(reduce_retracing=True, autograph=False)
     def taken_step(batch):
-        return step(images_of(batch) if images_of else batch)
+        return step_on(step, images_of, batch)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def execute(iterator):
@@ -250,9 +232,9 @@ def compiled_loop(
             return tf.cond(
                 optional.has_value(),
                 lambda: [
-                    tf.shape(part)[0] for part in _rows_of(batch(optional))
+                    tf.shape(part)[0] for part in rows_of(batch(optional))
                 ],
-                lambda: [-1 for _ in _rows_of(spec)],
+                lambda: [-1 for _ in rows_of(spec)],
             )
 
         spec = spec_of(iterator)
@@ -322,8 +304,8 @@ def compiled_loop(
 def shared_loop(
     model: keras.Model,
     step: Callable,
-    images_of: Callable | None,
     otherwise: Callable,
+    images_of: Callable | None,
 ) -> Callable:
     """As `compiled_loop`, for several devices: each runs the step on its rows
     of a batch, and waits for the others where they add up what they have.
@@ -331,15 +313,15 @@ def shared_loop(
     Args:
       model: compiled with `steps_per_execution`, under a strategy.
       step: `train_step` or `test_step`, whose logs are the model's metrics.
-      images_of: what a dataset gives -> a batch; None where that is one.
       otherwise: the function that Keras makes, for what is no dataset.
+      images_of: what a dataset gives -> a batch; None where that is one.
     """
     strategy, steps = model.distribute_strategy, model.steps_per_execution
     devices = strategy.num_replicas_in_sync
 
     def of_shared(before, element):
         context = tf.distribute.get_replica_context()
-        total = tf.shape(_rows_of(element)[0])[0]
+        total = tf.shape(rows_of(element)[0])[0]
         number = context.replica_id_in_sync_group
         first, end = total * number // devices, total * (number + 1) // devices
         rows = tf.nest.map_structure(
@@ -348,7 +330,7 @@ def shared_loop(
         place = Place(first, end - first, total, devices, before)
         token = _known_place.set(place)
         try:
-            step(images_of(rows) if images_of else rows)
+            step_on(step, images_of, rows)
         finally:
             _known_place.reset(token)
 

@@ -3,6 +3,7 @@
 Any feed is looked at before the first step, as far as it can be; what cannot be
 looked at before is counted in the steps themselves."""
 
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from vae_tf import executions, passes
-from vae_tf.metrics import NonFinite, Refused
+from vae_tf.metrics import NonFinite, Refused, SettingBack
 from vae_tf.parts import Checkpointed
 from vae_tf.refusals import (
     NO_IMAGES,
@@ -70,7 +71,7 @@ def first_of(data: Any) -> tuple[Any, Any]:
       UserError: there is none.
     """
     if isinstance(data, keras.utils.PyDataset):
-        if not data.num_batches:
+        if data.num_batches == 0:  # None is endless.
             raise UserError(NO_IMAGES)
         return data[0], data
     try:
@@ -120,14 +121,18 @@ def batches_that_end(data: Any, batch_size: int) -> Any:
     Raises:
       UserError: they do not end, or can be gone through but once.
     """
-    if isinstance(data, tf.data.Dataset):
-        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise UserError(
-                "data: expected a dataset that ends, received one that repeats "
-                "without end (adapt before `repeat`)."
-            )
+    lasting = isinstance(data, tf.data.Dataset)
+    indexed = isinstance(data, keras.utils.PyDataset)
+    if (lasting and data.cardinality() == tf.data.INFINITE_CARDINALITY) or (
+        indexed and data.num_batches is None
+    ):
+        raise UserError(
+            "data: expected a dataset that ends, received one that repeats "
+            "without end (adapt before `repeat`)."
+        )
+    if lasting:
         return data
-    if isinstance(data, keras.utils.PyDataset):
+    if indexed:
         return (data[number] for number in range(data.num_batches))
     if isinstance(data, Iterator):
         raise UserError(
@@ -163,9 +168,8 @@ class Fed(Checkpointed):
         self.refused = Refused(support)
         self.non_finite = NonFinite()
         self._guards = False  # whether that is asked in each step
-        # How the compiled loops make their images.
-        self._in_step = self._in_test_step = None
-        self._reset = passes.beginning(super().reset_metrics)
+        self._set_back = SettingBack()
+        self.passes_begun = 0
         # Datasets that were looked at.
         self._seen: weakref.WeakSet = weakref.WeakSet()
 
@@ -192,38 +196,32 @@ class Fed(Checkpointed):
                 self.optimizer.build(self.optimized_variables)
         super().make_train_function(force)
         if self._shares(self.own_step):
-            self.train_function: Any = executions.shared_loop(
-                self, self.train_step, self._in_step, self.train_function
-            )
+            loop = functools.partial(executions.shared_loop, self)
         elif self._loops():
-            loop = executions.compiled_loop(
-                self,
-                self.train_step,
-                self.own_step,
-                self.step_input,
-                self._in_step,
-                self.train_function,
+            loop = functools.partial(
+                executions.compiled_loop, self, self.own_step, self.step_input
             )
-            self.train_function = passes.reading(loop)
+        else:
+            return
+        self.train_function: Any = passes.reading(
+            functools.partial(loop, self.train_step, self.train_function)
+        )
 
     def make_test_function(self, force=False):
         if self.test_function is not None and not force:
             return
         super().make_test_function(force)
         if self._shares(self.own_test_step):
-            self.test_function: Any = executions.shared_loop(
-                self, self.test_step, None, self.test_function
-            )
+            loop = functools.partial(executions.shared_loop, self)
         elif self._loops() and not self.own_test_step:
-            loop = executions.compiled_loop(
-                self,
-                self.test_step,
-                False,
-                self._read,
-                self._in_test_step,
-                self.test_function,
+            loop = functools.partial(
+                executions.compiled_loop, self, False, self._read
             )
-            self.test_function = passes.reading(loop)
+        else:
+            return
+        self.test_function: Any = passes.reading(
+            functools.partial(loop, self.test_step, self.test_function)
+        )
 
     def _shares(self, own: bool) -> bool:
         """Whether several devices share each batch of a step, which is not the
@@ -236,14 +234,7 @@ class Fed(Checkpointed):
         """Whether each device takes its own rows of a feed."""
         if not (isinstance(data, tf.data.Dataset) and self._shares(own)):
             return False
-        return executions.Shared.takes(data, self.distribute_strategy)
-
-    def _shared_out(self, data, own: bool, in_step: Callable | None = None):
-        """A feed, of which each device is given its own part where we can."""
-        if not self._can_share(data, own):
-            return data
-        # Of other feeds, what a step reads, whose parts have equal rows.
-        return executions.Shared(data if in_step else data.map(self._read))
+        return passes.Shared.takes(data, self.distribute_strategy)
 
     def _read(self, *parts):
         batch = parts if len(parts) > 1 else parts[0]
@@ -253,7 +244,9 @@ class Fed(Checkpointed):
     def _loops(self) -> bool:
         """Whether `fit` runs several steps in one compiled call."""
         several = self.jit_compile and self.steps_per_execution > 1
-        return several and executions.suit_xla(self)
+        return bool(
+            several and not self.run_eagerly and executions.suit_xla(self)
+        )
 
     def _resolve_auto_jit_compile(self):
         # Keras' own answer is no wherever there is no GPU.
@@ -283,37 +276,38 @@ class Fed(Checkpointed):
         if isinstance(x, tf.data.Dataset):
             # A dataset shuffles itself; Keras warns at its own default.
             given.setdefault("shuffle", False)
-        x, in_step = self._taken_apart(x, self._can_share)
-        if in_step is not self._in_step:
-            self._in_step, self.train_function = in_step, None
-        given["callbacks"] = with_stop(given.get("callbacks"))
-        x = self._shared_out(x, self.own_step, in_step)
-        history = super().fit(**given | {"x": x})
-        self.refused.check()
+        x = self._taken_apart(x, self.own_step, self._loops())
+        given["callbacks"] = with_stop(given.get("callbacks"), self)
+        self.guarded(False)  # until a `Health` of this call asks for it
+        try:
+            history = super().fit(**given | {"x": x})
+            self.refused.check()
+        finally:  # Interrupted, too, it leaves nothing to the next call.
+            self.guarded(False)
+            self.refused.reset_state()
         return history
 
-    def _taken_apart(self, data, shares=lambda data, own: False):
-        """A feed whose images the step is to make, and how it does; None where
-        the feed has them itself.
+    def _taken_apart(self, data, own: bool, loops: bool):
+        """A feed whose images the step makes, and of which each device is given
+        its own part, where we can.
         """
         in_step = getattr(data, "in_step", None)
         # Keras has a way of its own to feed a strategy of one device.
         cut = self._distribute_strategy or tf.distribute.has_strategy()
-        loops = self._loops() and not cut
-        if in_step and loops:
-            return passes.Passes(in_step.elements), in_step.images_of
-        if in_step and shares(in_step.elements, self.own_step):
-            return in_step
-        return data, None
+        if in_step and loops and not cut:
+            return passes.Passes(*in_step)
+        if in_step and self._can_share(in_step.elements, own):
+            return passes.Shared(*in_step)
+        if self._can_share(data, own):
+            # What a step reads, whose parts have equal rows.
+            return passes.Shared(data.map(self._read), None)
+        return data
 
     def _tested(self, x, y=None):
         """What `test_step` is fed, after a look at the images."""
-        x, in_step = self._seen_to(x, y), None
-        if not self.own_test_step:
-            x, in_step = self._taken_apart(x)
-        if in_step is not self._in_test_step:
-            self._in_test_step, self.test_function = in_step, None
-        return self._shared_out(x, self.own_test_step)
+        own = self.own_test_step
+        loops = self._loops() and not own
+        return self._taken_apart(self._seen_to(x, y), own, loops)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Keras' `evaluate`, after a look at the images as in `fit`; the same
@@ -323,8 +317,11 @@ class Fed(Checkpointed):
         # Inside `fit`, which has looked already, Keras sets this.
         if not kwargs.get("_use_cached_eval_dataset"):
             given["x"] = self._tested(x, y)
-        result = super().evaluate(**given)
-        self.refused.check()
+        try:
+            result = super().evaluate(**given)
+            self.refused.check()
+        finally:
+            self.refused.reset_state()
         return result
 
     def predict(self, x, *args, **kwargs):
@@ -361,11 +358,12 @@ class Fed(Checkpointed):
 
     def reset_metrics(self):
         """At the end of a pass, which had better have had the right images."""
+        self.passes_begun += 1
         try:
             self.refused.check()
         finally:
             if self._loops():
-                self._reset(self.metrics)
+                self._set_back(self.metrics)
             else:
                 super().reset_metrics()
 

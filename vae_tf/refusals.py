@@ -137,10 +137,14 @@ class StopAtNonFinite(keras.callbacks.Callback):
         )
 
 
-def with_stop(callbacks: Any) -> Any:
-    """Callbacks as `fit` takes them, and `StopAtNonFinite` after them."""
+def with_stop(callbacks: Any, model: keras.Model) -> Any:
+    """A model's callbacks as `fit` takes them, and `StopAtNonFinite` after
+    them.
+    """
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(StopAtNonFinite())
+        stop = StopAtNonFinite()
+        stop.set_model(model)
+        callbacks.callbacks.append(stop)
         return callbacks
     if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks] if callbacks else []

@@ -343,7 +343,7 @@ class VAE(Fed):
                 loss = -elbo * place.share + sum(self.losses) / place.devices
                 variables = self._variables(networks)
                 minimize(loss, self.optimizer, variables, tape, self.guard)
-        if self._in_step is None:
+        if not executions.images_are_made():
             self.refused.update_state(targets)
         return self._track(draws, loss)
 
@@ -357,7 +357,7 @@ class VAE(Fed):
         noise = self._noise(
             key("validation", 0, seen), place, self.objective.num_samples
         )
-        if self._in_test_step is None:
+        if not executions.images_are_made():
             self.refused.update_state(targets)
         return self._track(self.draws(images, noise, targets=targets))
 

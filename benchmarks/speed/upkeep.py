@@ -48,8 +48,8 @@ def main(given):
     loop, write = executions.compiled_loop, callbacks.RunRecorder._write
     end = callbacks.RunRecorder.on_epoch_end
 
-    def timed_loop(model, step, *args):
-        return timed(step.__name__, loop(model, step, *args))
+    def timed_loop(model, own, read, step, *args):
+        return timed(step.__name__, loop(model, own, read, step, *args))
 
     def end_of_epoch(recorder, *args, **kwargs):
         end(recorder, *args, **kwargs)

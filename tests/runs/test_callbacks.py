@@ -6,7 +6,7 @@ from small import random_bits, small_vae
 
 import vae_tf
 from vae_tf.pictures import gallery, snapshots
-from vae_tf.runs import callbacks, directory
+from vae_tf.runs import callbacks, checkpoints, directory
 
 
 class RunRecorderTest(RecordedRun):
@@ -41,10 +41,27 @@ class RunRecorderTest(RecordedRun):
         self.assertLen(list((self.run_dir / "checkpoints").iterdir()), 1)
 
     def test_seconds_go_on_after_a_pause(self):
-        history = [{"epoch": 1, "step": 9, "seconds": 100.0, **logs(-9.0)}]
-        recorder = self.recorder(history)
+        recorder = self.recorder()
+        recorder.on_epoch_end(0, logs(-9.0))
+        # Cut within the next epoch, whose steps have taken time, too.
+        progress = checkpoints.Progress(recorder.history, seconds=300.0)
+        self.recorder(progress=progress)._keep(7)
+        progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertEqual(progress.step, 7)
+        self.assertBetween(progress.seconds, 300.0, 360.0)
+        recorder = self.recorder(progress=progress)
         recorder.on_epoch_end(1, logs(-8.0))
-        self.assertBetween(recorder.history[-1]["seconds"], 100.0, 160.0)
+        self.assertBetween(recorder.history[-1]["seconds"], 300.0, 420.0)
+        # A checkpoint of before, which does not say it.
+        (path,) = (self.run_dir / "checkpoints").glob("*step*")
+        with np.load(path) as arrays:
+            rest = {k: v for k, v in arrays.items() if k != "seconds"}
+        np.savez(path, **rest)
+        path.rename(path.with_name("epoch-00001-step-000000008.npz"))
+        for later in (self.run_dir / "checkpoints").glob("epoch-00002*"):
+            later.unlink()
+        progress = checkpoints.restore(self.run_dir, self.vae)
+        self.assertEqual(progress.seconds, progress.history[-1]["seconds"])
 
 
 class PicturesTest(RecordedRun):

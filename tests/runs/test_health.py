@@ -34,6 +34,25 @@ def compiled(**options):
     return vae
 
 
+class Spoils(keras.callbacks.Callback):
+    """A bias that is no number in some steps, and evaluations between them."""
+
+    def __init__(self, bad, every):
+        super().__init__()
+        self.bad, self.every = bad, every
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.bias = self.model.decoder.trainable_variables[-1]
+        self.kept = self.bias.numpy()
+        if batch in self.bad:
+            self.bias.assign(np.nan * self.kept)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bias.assign(self.kept)
+        if batch % self.every == self.every - 1:
+            self.model.evaluate(IMAGES[:4], verbose=0)
+
+
 class HealthTest(parameterized.TestCase, tf.test.TestCase):
     def fit(self, vae, data, **kwargs):
         """The lines that are said."""
@@ -87,6 +106,26 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
             self.fit(vae, batches(3, 4, 5))
         for weight in vae.get_weights():
             self.assertAllEqual(np.isfinite(weight), np.ones_like(weight))
+
+    @parameterized.parameters(1, 2, 3)
+    def test_an_evaluation_within_an_epoch_hides_nothing(self, every):
+        def fit(bad):
+            vae, callback = compiled(run_eagerly=True), vae_tf.Health()
+            spoils = Spoils(bad, every)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                vae.fit(
+                    IMAGES,
+                    batch_size=4,
+                    verbose=0,
+                    callbacks=[callback, spoils],
+                )
+            return callback.skipped
+
+        with mock.patch.object(health, "SECONDS", np.inf):
+            self.assertEqual(fit((1, 3)), 2)
+            with self.assertRaises(health.Diverged):
+                fit((1, 2, 3))
 
     def test_a_row_ends_with_its_training(self):
         vae, callback = compiled(run_eagerly=True), vae_tf.Health()

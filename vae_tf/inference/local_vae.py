@@ -126,7 +126,7 @@ class LocalVAE(VAE):
             loss = -self.objective(draws, step) + sum(self.losses)
             variables = self.generative_variables
             minimize(loss, self.optimizer, variables, tape, self.guard)
-        if self._in_step is None:
+        if not executions.images_are_made():
             self.refused.update_state(images)
         return self._track(draws, loss)
 

@@ -39,6 +39,7 @@ class RunRecorder(keras.callbacks.Callback):
       progress: from where training goes on, from `restore`; the first epoch
         that this sees leaves out the steps before it (`Data.after`).
       asked: whether to stop, once that is kept: `Interrupted` is raised then.
+      began: when this process began to train, by `time.monotonic`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RunRecorder(keras.callbacks.Callback):
         start_epoch: Callable[[int], None],
         progress: Progress,
         asked: Asked,
+        began: float,
     ):
         super().__init__()
         self.run_dir = run_dir
@@ -57,9 +59,8 @@ class RunRecorder(keras.callbacks.Callback):
         self.progress: Progress | None = progress  # until it goes on from there
         self.asked = asked
         self.background = Background()
-        self._kept = self._began = time.monotonic()
-        if progress.history:
-            self._began -= progress.history[-1]["seconds"]
+        self._kept = time.monotonic()
+        self._began = began - progress.seconds
 
     def set_model(self, model):
         super().set_model(model)
@@ -96,11 +97,15 @@ class RunRecorder(keras.callbacks.Callback):
         self.background.wait()
 
     def _keep(self, step: int) -> None:
-        state = checkpoints.state(self.model, self.history, step)
+        state = self._state(step)
         self.background.wait()
         if self._chief:
             checkpoints.write(self.run_dir, state)
         self._kept = time.monotonic()
+
+    def _state(self, step: int = 0) -> checkpoints.State:
+        seconds = time.monotonic() - self._began
+        return checkpoints.state(self.model, self.history, step, seconds)
 
     def _stop(self, step: int) -> None:
         count = len(self.history)
@@ -131,7 +136,7 @@ class RunRecorder(keras.callbacks.Callback):
         self.history.append(row)
         self._kept = time.monotonic()  # by the chief, as all workers know
         if self._chief:
-            state, weights = checkpoints.state(self.model, self.history), None
+            state, weights = self._state(), None
             if best(self.history) is row:
                 with averaged(self.model):
                     weights = [

@@ -38,6 +38,7 @@ class Progress(NamedTuple):
     step: int = 0  # of the epoch after them
     # Sums of its metrics, of each device.
     running: tuple[np.ndarray, ...] = ()
+    seconds: float = 0.0  # of training until then
 
     @property
     def name(self) -> str:
@@ -54,11 +55,14 @@ class State(NamedTuple):
 
 
 def state(
-    model: keras.Model, history: list[dict[str, float]], step: int = 0
+    model: keras.Model,
+    history: list[dict[str, float]],
+    step: int = 0,
+    seconds: float = 0.0,
 ) -> State:
     """Weights and optimizer state after the epochs of `history` and, in the
-    next one, `step` steps, with its metrics so far. Within an epoch, all
-    workers call this together.
+    next one, `step` steps, with its metrics so far and the `seconds` that all
+    of it took. Within an epoch, all workers call this together.
     """
     strategy = model.distribute_strategy
     running = apart(strategy, model.metrics_variables) if step else []
@@ -70,6 +74,7 @@ def state(
         for kind, values in (("", values), ("running", running))
         for number, array in enumerate(values)
     }
+    arrays["seconds"] = np.asarray(seconds)
     arrays["history"] = np.frombuffer(json.dumps(history).encode(), np.uint8)
     return State(Progress(history, step).name, arrays)
 
@@ -159,8 +164,12 @@ def _newest_good_checkpoint(
                     f"{run_dir / METRICS}: expected the {epochs} epochs before "
                     f"{path.name}, received {len(rows)}."
                 )
+            # Older ones say it of whole epochs alone.
+            ended = rows[-1]["seconds"] if rows else 0.0
+            seconds = float(arrays.get("seconds", ended))
             running = _numbered(arrays, "running")
-            return path, Progress(rows, step, running), [*_numbered(arrays, "")]
+            progress = Progress(rows, step, running, seconds)
+            return path, progress, [*_numbered(arrays, "")]
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
                 raise

@@ -78,15 +78,15 @@ class Health(keras.callbacks.Callback):
         counts.assign(tf.zeros_like(counts))
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._left: float | None = None
+        self._begun = 0
         self._looked = time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._left is None:  # of an epoch that goes on, after its steps
+        # Anew in each epoch, of which one that goes on has steps already, and
+        # after an evaluation within one, which has set the counts back.
+        if self._begun != self.model.passes_begun:
+            self._begun = self.model.passes_begun
             self._left = self._counts()[1]
-
-    def on_train_end(self, logs=None):
-        self.model.guarded(False)
 
     def _counts(self) -> np.ndarray:
         return tf.convert_to_tensor(self.model.non_finite.counts).numpy()
@@ -116,7 +116,6 @@ class Health(keras.callbacks.Callback):
             )
 
     def _diverged(self, words: str) -> None:
-        self.model.guarded(False)
         rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
         raise Diverged(f"{words} A --learning_rate below {rate:.3g} may help.")
 

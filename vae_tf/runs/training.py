@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 import sys
+import time
 import warnings
 from typing import NamedTuple, cast
 
@@ -86,6 +87,7 @@ def train(config: Config) -> Run:
         if saved:
             origin.require_unchanged(saved, config, data)
             origin.say_rate(saved, config)
+        began = time.monotonic()
         vae = _compiled(config, data, strategy)
         if config.initial_run and not saved:
             origin.require_same_model(config, vae)
@@ -100,12 +102,12 @@ def train(config: Config) -> Run:
         resumed, first_rate = saved is not None, config.learning_rate
         while True:
             try:
-                return _trained(vae, config, data, resumed)
+                return _trained(vae, config, data, resumed, began)
             except Diverged as diverged:
                 config = _calmer(config, first_rate, diverged)
             # From the newest checkpoint, or the first weights, which are those
             # of the seed.
-            resumed = True
+            resumed, began = True, time.monotonic()
             keras.utils.set_random_seed(config.seed)
             vae = _compiled(config, data, strategy)
 
@@ -148,7 +150,9 @@ def _compiled(
     return vae
 
 
-def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
+def _trained(
+    vae: VAE, config: Config, data: Data, resumed: bool, began: float
+) -> Run:
     """The run in `config.run_dir`, which nobody else writes."""
     run_dir = pathlib.Path(cast(str, config.run_dir))
     epochs = cast(int, config.epochs)
@@ -199,7 +203,7 @@ def _trained(vae: VAE, config: Config, data: Data, resumed: bool) -> Run:
 
         health = Health(run_dir if chief else None, batches_from, say)
         recorder = RunRecorder(
-            run_dir, config, data.start_epoch, progress, asked
+            run_dir, config, data.start_epoch, progress, asked, began
         )
         pictures = []
         if config.figures_every and chief:
