@@ -137,7 +137,7 @@ class AnyConfigTest(tf.test.TestCase):
                     all(type(part) is _single(field) for part in value)
                 )
 
-    @properties(12)
+    @properties(6)
     @hypothesis.given(FITTING)
     def test_trains_a_step_or_is_refused(self, values):
         trains_a_step_or_is_refused(values)

@@ -11,6 +11,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import vae_tf
@@ -51,6 +52,7 @@ class BeforeWingsTest(tf.test.TestCase):
     def test_a_run(self):
         self.assert_gives_the_same(vae_tf.load(self.directory / "run"), "run")
 
+    @pytest.mark.slow
     def test_a_run_is_measured(self):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.directory)

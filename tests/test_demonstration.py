@@ -10,6 +10,7 @@ import tempfile
 import threading
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from browser import browser
 from small import random_bits, small_vae
@@ -24,6 +25,7 @@ PREDICT = """async ([signature_name, inputs]) => (await (await fetch(
 ).json()).outputs"""
 
 
+@pytest.mark.slow
 class DemonstrationTest(tf.test.TestCase):
     @classmethod
     def setUpClass(cls):

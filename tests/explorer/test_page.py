@@ -9,6 +9,7 @@ import sys
 import threading
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import uvicorn
 from browser import browser
@@ -347,6 +348,7 @@ class PageTest(Exported):
                 self.assertStartsWith(tab.inner_text("#curl"), curl)
                 self.assertIn(lines, tab.inner_text("#python"))
 
+    @pytest.mark.slow
     def test_over_a_server_the_lines_it_shows_run(self):
         with (
             serving(DOUBLE, self.export_dir) as server,

@@ -58,6 +58,7 @@ class SurveyTest(Exported):
         self.assertAllClose(seen.per_dimension, seen.mean.var(0))
         self.assertIn("variance", seen.per_dimension_name)
 
+    @pytest.mark.slow
     def test_a_model_without_an_encoder(self):
         vae = vae_tf.LocalVAE(
             vae_tf.PosteriorTable(2, 3),

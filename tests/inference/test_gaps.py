@@ -91,6 +91,7 @@ class GapsTest(parameterized.TestCase, tf.test.TestCase):
             gaps.approximation + 4 * gaps.approximation_error, 0
         )
 
+    @pytest.mark.slow
     def test_the_best_q_may_be_far_from_the_encoder(self):
         self.assert_best_of(2, ["encoder", "prior"])
 
