@@ -13,7 +13,7 @@ from vae_tf import passes
 class PassesTest(tf.test.TestCase):
     def test_has_the_elements_of_the_dataset(self):
         dataset = tf.data.Dataset.range(5).batch(2)
-        lazy = passes.Passes(dataset, None)
+        lazy = passes.Passes(dataset, None, lambda: dataset)
         self.assertEqual(lazy.element_spec, dataset.element_spec)
         self.assertEqual(lazy.cardinality(), dataset.cardinality())
         for _ in range(2):  # each pass from the beginning
@@ -36,13 +36,26 @@ class PassesTest(tf.test.TestCase):
         def doubled(element):
             return 2 * element
 
-        one = iter(passes.Passes(dataset, doubled))
+        one = iter(passes.Passes(dataset, doubled, lambda: dataset))
         self.assertEqual([read(one), read(one)], [0, 2])
-        other = iter(passes.Passes(dataset, None))
+        other = iter(passes.Passes(dataset, None, lambda: dataset))
         self.assertEqual([read(other), read(other)], [0, 1])
         self.assertEqual(read(iter(dataset)), 0)
         self.assertEqual(read(one), 4)
         self.assertEqual(made, [doubled, None])  # once each
+
+    def test_what_a_pass_is_made_of_is_set_up_once(self):
+        traced, passed = [], tf.Variable(0, dtype=tf.int64)
+
+        def make():
+            traced.append(make)
+            first = passed.assign_add(1)
+            return tf.data.Dataset.range(first, 3).map(lambda x: 2 * x)
+
+        begin = passes.set_up_once(make, tf.TensorSpec([], tf.int64))
+        self.assertAllEqual(list(begin()), [2, 4])
+        self.assertAllEqual(list(begin()), [4])
+        self.assertLen(traced, 1)
 
     def test_fit_sets_up_one_iterator_for_each_pass(self):
         keras.utils.set_random_seed(0)
@@ -59,7 +72,7 @@ class PassesTest(tf.test.TestCase):
             def iterator(self):
                 if "iterator" not in self.__dict__:
                     made.append(self)
-                    self.__dict__["iterator"] = iter(self._dataset)
+                    self.__dict__["iterator"] = iter(self._begin())
                 return self.__dict__["iterator"]
 
         with mock.patch.object(passes, "Pass", Counted):

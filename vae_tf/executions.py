@@ -43,6 +43,8 @@ class InStep(NamedTuple):
     elements: tf.data.Dataset  # of what XLA takes: no strings
     # Element, or a device's rows of it -> images [B, ...], or a dict with them.
     images_of: Callable
+    # -> The elements of one pass, which may be set up sooner than all of them.
+    begin: Callable[[], tf.data.Dataset]
 
 
 # Whether the images of the step that is being traced were made in it.

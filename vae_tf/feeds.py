@@ -297,7 +297,7 @@ class Fed(Checkpointed):
         if in_step and loops and not cut:
             return passes.Passes(*in_step)
         if in_step and self._can_share(in_step.elements, own):
-            return passes.Shared(*in_step)
+            return passes.Shared(in_step.elements, in_step.images_of)
         if self._can_share(data, own):
             # What a step reads, whose parts have equal rows.
             return passes.Shared(data.map(self._read), None)

@@ -16,26 +16,31 @@ KEPT = 4  # compiled functions, of datasets that are read in turns
 
 
 class Pass:
-    """An iterator of a dataset, made when it is first asked for; a step makes
-    images of what it gives by `images_of`, None where it gives them.
+    """An iterator of the dataset that `begin` gives, made when it is first
+    asked for; a step makes images of what it gives by `images_of`, None where
+    it gives them.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, images_of: Callable | None):
-        self._dataset, self.images_of = dataset, images_of
+    def __init__(self, begin: Callable, images_of: Callable | None):
+        self._begin, self.images_of = begin, images_of
 
     @functools.cached_property
     def iterator(self) -> tf.data.Iterator:
-        return iter(self._dataset)
+        return iter(self._begin())
 
     def __next__(self):
         return next(self.iterator)
 
 
 class Passes(tf.data.Dataset):
-    """The elements of a dataset, with a `Pass` for an iterator."""
+    """The elements of a dataset, with a `Pass` for an iterator; see
+    `executions.InStep`.
+    """
 
-    def __init__(self, dataset: tf.data.Dataset, images_of: Callable):
-        self._dataset, self._images_of = dataset, images_of
+    def __init__(
+        self, dataset: tf.data.Dataset, images_of: Callable, begin: Callable
+    ):
+        self._dataset, self._images_of, self._begin = dataset, images_of, begin
         super().__init__(dataset._variant_tensor)
 
     @property
@@ -46,7 +51,7 @@ class Passes(tf.data.Dataset):
         return [self._dataset]
 
     def __iter__(self):
-        return Pass(self._dataset, self._images_of)
+        return Pass(self._begin, self._images_of)
 
 
 class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
@@ -87,7 +92,23 @@ class Shared(tf.data.Dataset, tf.distribute.DistributedDataset):
         return [self._whole]
 
     def __iter__(self):
-        return Pass(self._whole, self._images_of)
+        return Pass(lambda: self._whole, self._images_of)
+
+
+def set_up_once(make: Callable, spec: Any) -> Callable[[], tf.data.Dataset]:
+    """What `make` does, whose dataset's functions are set up at the first call
+    alone: by `flat_map`, each iterator would set them up, in some 20 ms.
+
+    Args:
+      make: -> a dataset.
+      spec: of its elements.
+    """
+
+    @tf.function(autograph=False)
+    def made():
+        return tf.data.experimental.to_variant(make())
+
+    return lambda: tf.data.experimental.from_variant(made(), spec)
 
 
 def reading(function_of: Callable) -> Callable:

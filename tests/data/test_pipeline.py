@@ -194,9 +194,28 @@ class DataTest(parameterized.TestCase, tf.test.TestCase):
             self.assertLen(some, -(-min(limit, len(every)) // size))
 
             # As a compiled step makes them.
-            elements, images_of = some.in_step
-            made = [images_of(element) for element in elements]
-            self.assertAllEqual(np.concatenate(made), every[:limit])
+            elements, images_of, begin = some.in_step
+            for given in (elements, begin()):
+                made = [images_of(element) for element in given]
+                self.assertAllEqual(np.concatenate(made), every[:limit])
+
+    @parameterized.product(streamed=(False, True), first=(0, 2))
+    def test_a_pass_begun_by_itself_is_that_of_the_dataset(
+        self, streamed, first
+    ):
+        data = vae_tf.Data(source(streamed=streamed), "dynamic", 8, seed=3)
+        elements, images_of, begin = data.after(first).in_step
+        passes = []
+        for given in (elements, begin):
+            data.start_epoch(4)
+            for _ in range(2):  # each one further than the last
+                images = given() if callable(given) else given
+                self.assertEqual(images.element_spec, elements.element_spec)
+                passes.append(stack(images.map(images_of)))
+        data.start_epoch(4)
+        self.assertAllEqual(passes[0], stack(data.after(first)))
+        self.assertAllEqual(passes[2:], passes[:2])
+        self.assertNotAllEqual(passes[0], passes[1])
 
     def test_unset_binarization_is_what_the_likelihood_needs(self):
         data = vae_tf.load_data("digits")

@@ -26,6 +26,7 @@ from vae_tf.data.splits import uniform_of_image
 from vae_tf.data.support import suited
 from vae_tf.executions import InStep, place_of
 from vae_tf.noise import key, uniform
+from vae_tf.passes import set_up_once
 from vae_tf.settings import UserError
 
 NOISE_KEY = 0xB17  # Philox key of the bits drawn once
@@ -238,14 +239,14 @@ class Data:
 
             elements = tf.data.Dataset.range(0, limit, batch_size).map(batch)
         dataset = _ahead(elements.map(images_of))
-        dataset.in_step = InStep(_ahead(elements), images_of)
+        elements = _ahead(elements)
+        dataset.in_step = InStep(elements, images_of, lambda: elements)
         return dataset
 
     def _passes(self) -> Callable[[int], tf.data.Dataset]:
         """Number of a batch -> `train` from that batch on of each pass, as a
         pass that was interrupted goes on.
         """
-        count = self.num_examples["train"]
         images = self.source.images["train"]
         if in_memory := isinstance(images, np.ndarray):
             if self.binarization == "static":
@@ -259,7 +260,7 @@ class Data:
             )
         else:
             batches_of = functools.partial(self._pixels, images)
-        steps = -(-count // self.batch_size)
+        steps = -(-len(images) // self.batch_size)
 
         def one_pass(_):
             # Order and noise of a pass are functions of the seed and its
@@ -267,12 +268,9 @@ class Data:
             number = self._pass.assign_add(1)
             # Of each step: that of the pass, and below it its own.
             numbers = number * 2**32 + tf.range(steps, dtype=tf.int64)
-            return tf.data.Dataset.zip(
-                {
-                    "stored": batches_of(key("order", self.seed, number)),
-                    "number": tf.data.Dataset.from_tensor_slices(numbers),
-                }
-            )
+            numbers = tf.data.Dataset.from_tensor_slices(numbers)
+            batches = batches_of(key("order", self.seed, number))
+            return tf.data.Dataset.zip({"stored": batches, "number": numbers})
 
         def images_of(element):
             rows = stored = element["stored"]
@@ -287,17 +285,19 @@ class Data:
                 tf.data.experimental.assert_cardinality(steps - first)
             )
             dataset = _ahead(elements.map(images_of))
-            dataset.in_step = InStep(_ahead(elements), images_of)
+            elements = _ahead(elements)
+            begin = set_up_once(
+                lambda: _ahead(one_pass(0).skip(first)), elements.element_spec
+            )
+            dataset.in_step = InStep(elements, images_of, begin)
             return dataset
 
         return after
 
     def _rows(self, key: tf.Tensor) -> tf.data.Dataset:
         """Batches of the numbers of all training images, in a new order."""
-        count = self.num_examples["train"]
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=key
-        )
+        order = tf.range(self.num_examples["train"])
+        order = tf.random.experimental.stateless_shuffle(order, seed=key)
         return _cut(order, self.batch_size)
 
     def _pixels(self, images: DiskImages, key: tf.Tensor) -> tf.data.Dataset:
