@@ -1,6 +1,9 @@
-import tensorflow as tf
-from small import random_bits, small_vae
+from unittest import mock
 
+import tensorflow as tf
+from small import combined, random_bits, small_vae
+
+from vae_tf.evaluation import importance
 from vae_tf.evaluation.compiled import compiled
 
 
@@ -18,6 +21,22 @@ class CompiledTest(tf.test.TestCase):
         with self.assertNoLogs("tensorflow", "WARNING"):
             for seed in range(6):
                 compiled(small_vae(seed=seed), _mean)(random_bits(3))
+
+    def test_xla_compiles_what_it_makes_faster(self):
+        # Of convolutions in a loop it makes something several times slower.
+        for network, suits in (("mlp", True), ("conv", False)):
+            vae = combined(network=network)
+            images = random_bits(3)
+            function = compiled(vae, _mean).get_concrete_function(images)
+            attributes = function.function_def.attr
+            self.assertEqual(attributes["_XlaMustCompile"].b, suits)
+
+    def test_the_numbers_are_the_same_without_xla(self):
+        images = random_bits(3)
+        with_xla = importance.estimate(small_vae(), images, 300, seed=0)
+        with mock.patch(f"{compiled.__module__}.suit_xla", lambda vae: False):
+            without = importance.estimate(small_vae(), images, 300, seed=0)
+        self.assertAllClose(with_xla, without, 1e-4)
 
     def test_is_kept_with_its_model_and_reads_its_variables(self):
         vae, other, images = small_vae(), small_vae(seed=1), random_bits(3)

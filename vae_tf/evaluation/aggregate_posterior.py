@@ -76,6 +76,7 @@ def _add_densities(vae, images, z, log_sum):
         densities,
         tf.reshape(padded, (chunks, at_once, dim)),
         fn_output_signature=tf.float64,
+        parallel_iterations=1,  # more would need the memory of more
     )
     more = tf.reshape(more, [-1])[:total]
     return tf.reduce_logsumexp(tf.stack([log_sum, more]), axis=0)

@@ -6,13 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from vae_tf.executions import suit_xla
 from vae_tf.vae import VAE
 
 
 def compiled(vae: VAE, function: Callable) -> Any:
-    """`function(vae, ...)` without its first argument, compiled with XLA and
-    kept with the model: it reads the model's variables anew at each call, and
-    is traced anew for other shapes and other Python values.
+    """`function(vae, ...)` without its first argument, compiled with XLA where
+    that suits the model (`executions.suit_xla`), and kept with it: it reads the
+    model's variables anew at each call, and is traced anew for other shapes and
+    other Python values.
     """
     name = f"_compiled_{function.__module__}.{function.__qualname__}"
     if name not in vars(vae):
@@ -20,7 +22,9 @@ def compiled(vae: VAE, function: Callable) -> Any:
         # lambda, because TensorFlow counts tracings, of which it complains, by
         # the line of code, and all of them would share this one.
         traced = tf.function(
-            functools.partial(function, vae), jit_compile=True, autograph=False
+            functools.partial(function, vae),
+            jit_compile=suit_xla(vae),
+            autograph=False,
         )
         object.__setattr__(vae, name, traced)  # past Keras' tracking
     return vars(vae)[name]

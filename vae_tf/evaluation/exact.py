@@ -199,5 +199,6 @@ def _log_sums(vae, images, z, weights) -> tf.Tensor:
             tf.transpose(tf.reshape(weights, (2, -1, at_once)), (1, 0, 2)),
         ),
         fn_output_signature=tf.float64,
+        parallel_iterations=1,  # more would need the memory of more
     )  # [chunks, 2, B]
     return tf.reduce_logsumexp(parts, axis=0)

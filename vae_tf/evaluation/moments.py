@@ -154,6 +154,7 @@ def importance_moments(
             tf.fill([rows if length else 0, at_once, batch], -math.inf),
             tf.fill([len(sizes), batch], -math.inf),
         ),
+        parallel_iterations=1,  # more would need the memory of more
     )
     moments = Moments(*result[1:7])
     size = tf.constant(sizes, tf.float64, (len(sizes), 1))

@@ -206,6 +206,7 @@ def _best(vae, images, z) -> tf.Tensor:
         log_likelihood,
         tf.reshape(z, (-1, at_once, z.shape[-1])),
         fn_output_signature=tf.float32,
+        parallel_iterations=1,  # more would need the memory of more
     )
     found = tf.reshape(found, (z.shape[0], -1))  # [M, B]
     return tf.gather(z, tf.argmax(found, axis=0))

@@ -131,7 +131,12 @@ def _log_weights(vae, images, family, parameters, num_samples, seed):
         return draws.log_weights
 
     chunks = tf.range(-(-num_samples // at_once), dtype=tf.int64)
-    every = tf.map_fn(chunk, chunks, fn_output_signature=tf.float32)
+    every = tf.map_fn(
+        chunk,
+        chunks,
+        fn_output_signature=tf.float32,
+        parallel_iterations=1,  # more would need the memory of more
+    )
     return tf.reshape(every, (-1, batch))[:num_samples]
 
 
