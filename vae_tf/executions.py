@@ -155,11 +155,18 @@ def logs(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def suit_xla(model: keras.Model) -> bool:
+    """Whether XLA compiles the steps of a model: of one device, whose layers
+    suit it.
+    """
+    several = model.distribute_strategy.num_replicas_in_sync > 1
+    return not several and layers_suit_xla(model)
+
+
+def layers_suit_xla(model: keras.Model) -> bool:
     """Whether XLA on a CPU runs the model's layers, and at least as fast as
     TensorFlow does.
     """
-    several = model.distribute_strategy.num_replicas_in_sync > 1
-    return not several and not any(
+    return not any(
         isinstance(layer, (*CONVOLUTIONS, *NOT_IN_XLA))
         or layer.compute_dtype != "float32"
         for layer in model._flatten_layers()

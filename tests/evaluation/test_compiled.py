@@ -3,6 +3,7 @@ from unittest import mock
 import tensorflow as tf
 from small import combined, random_bits, small_vae
 
+from vae_tf import executions
 from vae_tf.evaluation import importance
 from vae_tf.evaluation.compiled import compiled
 
@@ -31,10 +32,24 @@ class CompiledTest(tf.test.TestCase):
             attributes = function.function_def.attr
             self.assertEqual(attributes["_XlaMustCompile"].b, suits)
 
+    def test_several_devices_change_nothing(self):
+        # Steps go without XLA there; what is measured is measured on one.
+        vae = small_vae()
+        several = mock.Mock(num_replicas_in_sync=2)
+        with mock.patch.object(vae, "_distribute_strategy", several):
+            self.assertFalse(executions.suit_xla(vae))
+            function = compiled(vae, _mean)
+        attributes = function.get_concrete_function(
+            random_bits(3)
+        ).function_def.attr
+        self.assertTrue(attributes["_XlaMustCompile"].b)
+
     def test_the_numbers_are_the_same_without_xla(self):
         images = random_bits(3)
         with_xla = importance.estimate(small_vae(), images, 300, seed=0)
-        with mock.patch(f"{compiled.__module__}.suit_xla", lambda vae: False):
+        with mock.patch(
+            f"{compiled.__module__}.layers_suit_xla", lambda vae: False
+        ):
             without = importance.estimate(small_vae(), images, 300, seed=0)
         self.assertAllClose(with_xla, without, 1e-4)
 
