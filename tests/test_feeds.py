@@ -46,12 +46,7 @@ def dataset(batches, **signature):
     signature = signature or {
         "output_signature": tf.TensorSpec((None, *IMAGE_SHAPE))
     }
-    options = tf.data.Options()
-    # An iterator that a refusal leaves unread is waited for by its thread.
-    options.autotune.enabled = False
-    return tf.data.Dataset.from_generator(
-        lambda: iter(batches), **signature
-    ).with_options(options)
+    return tf.data.Dataset.from_generator(lambda: iter(batches), **signature)
 
 
 FEEDS = {

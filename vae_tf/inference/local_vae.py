@@ -214,18 +214,21 @@ class LocalVAE(VAE):
     def _leapt(self, rows: Rows, images: tf.Tensor, noise: tf.Tensor) -> Rows:
         """Rows, of which those go to where another one of the batch is that
         have a larger ELBO there: a gradient does not lead past a worse place.
+        By few draws an ELBO may seem larger in a worse place, and a row that
+        leaps begins anew; so p(x, z) has to be larger at the place itself, too.
         """
         places = rows.loc[:PLACES]  # [M, D], as random as the batch
-        log_joint = self.decoder(places[:, tf.newaxis]).log_prob(images)
-        log_joint += self.prior_distribution().log_prob(places)[:, tf.newaxis]
-        best = tf.gather(places, tf.argmax(log_joint, axis=0))
+        heights = self.log_joint(images, places[:, tf.newaxis])  # [M, B]
+        best = tf.gather(places, tf.argmax(heights, axis=0))
+        own = self.log_joint(images, rows.loc)
+        higher = tf.reduce_max(heights, axis=0) > own + LEAP
         # As they were at first, but for scale and the noise of both.
         others = Rows(best, rows.scale, *map(tf.zeros_like, rows[2:]))
         here, there = (
             elbo(self.draws_from(one.posterior, images, noise)).elbo
             for one in (rows, others)
         )
-        leaps = there > here + LEAP
+        leaps = higher & (there > here + LEAP)
         return Rows(
             *(
                 tf.where(
