@@ -17,8 +17,9 @@ from vae_tf.vae import VAE, calls_of, minimize
 
 # A row is visited once in an epoch, theta updated once in a step: its steps are
 # more and larger, so many times theta's step size in the units of `Rows.moved`.
-RATE = 50.0
-UPDATES = 3  # of the rows of a batch, in each step
+# Of a standard deviation and more, steps would lead away for good.
+RATE, LARGEST = 100.0, 0.5
+UPDATES = 6  # of the rows of a batch, in each step
 # Before, it looks at the places of so many others, and goes where it gains as
 # many nats.
 PLACES, LEAP = 16, 1.0
@@ -176,7 +177,7 @@ class LocalVAE(VAE):
         number = tf.cast(step, tf.int64) * 2**32
         number += tf.cast(sum(seen), tf.int64) * (updates + 1)
         # A row is visited once in an epoch, theta updated once in a step.
-        rate = RATE * self.optimizer.learning_rate
+        rate = tf.minimum(RATE * self.optimizer.learning_rate, LARGEST)
         place = executions.place_of(images)
 
         def noise_of(update):
