@@ -165,7 +165,7 @@ class LocalVAETest(tf.test.TestCase):
         self.assertEqual(vae.gradient_estimator, "dreg")
         first, *_, last = [
             vae.train_on_batch(numbered(self.images), return_dict=True)
-            for _ in range(80)
+            for _ in range(40)
         ]
         self.assertGreater(last["iwae"], last["elbo"])
         self.assertGreater(last["iwae"], first["iwae"] + 1.0)  # nats

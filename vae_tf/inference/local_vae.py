@@ -17,8 +17,8 @@ from vae_tf.vae import VAE, calls_of, minimize
 
 # A row is visited once in an epoch, theta updated once in a step: its steps are
 # more and larger, so many times theta's step size in the units of `Rows.moved`.
-# Of a standard deviation and more, steps would lead away for good.
-RATE, LARGEST = 100.0, 0.5
+# Steps of half a standard deviation would lead away again and again.
+RATE, LARGEST = 100.0, 0.2
 UPDATES = 6  # of the rows of a batch, in each step
 # Before, it looks at the places of so many others, and goes where it gains as
 # many nats.
