@@ -1,5 +1,7 @@
 import functools
+import os
 import pathlib
+import tempfile
 from unittest import mock
 
 import image_files
@@ -82,6 +84,18 @@ class LevelsTest(parameterized.TestCase, tf.test.TestCase):
         for name, content in bad.items():  # nor where no row is one
             found, valid = levels([content], (16, 16, 3))
             self.assertAllEqual((valid, found.any()), ([False], False), name)
+
+    def test_of_what_is_no_image_the_decoders_print_nothing(self):
+        with tempfile.TemporaryFile() as printed:
+            usual = os.dup(2)
+            os.dup2(printed.fileno(), 2)
+            try:
+                levels([b"no image"], (16, 16, 3))
+            finally:
+                os.dup2(usual, 2)
+                os.close(usual)
+            printed.seek(0)
+            self.assertNotIn(b"JPEG", printed.read())
 
     @parameterized.parameters(image_bytes._png, image_bytes._jpeg)
     def test_pixels_are_decoded_once_the_header_is_read(self, decode):

@@ -12,7 +12,7 @@ from vae_tf.data.conversion import Conversion
 from vae_tf.serving import rows
 from vae_tf.serving.orientation import bytes_of, chunk, upright
 
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # Of a file, of which a few bytes may claim any number: some 0.7 GB at work. A
 # quarter of what training takes.
 MAX_PIXELS = 2**24
@@ -134,6 +134,10 @@ def _over_white(image: tf.Tensor) -> tf.Tensor:
 
 def _jpeg(file: tf.Tensor) -> tf.Tensor:
     """Levels [H, W, 3]."""
+    # Or the library prints a line for each file that is something else.
+    begins = tf.strings.substr(file, 0, len(JPEG))
+    with tf.control_dependencies([tf.debugging.assert_equal(begins, JPEG)]):
+        file = tf.identity(file)
     height, width, _ = tf.unstack(
         tf.cast(tf.io.extract_jpeg_shape(file), tf.int64)
     )
