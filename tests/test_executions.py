@@ -331,6 +331,7 @@ class StrategyTest(StepsTest):
             self.assertTrue(Shared.takes(ours, workers))
             self.assertFalse(Shared.takes(ours.shuffle(3), workers))
 
+    @pytest.mark.slow
     def test_two_devices_take_the_steps_of_one(self):
         self.assert_takes_the_steps_of_one_device(2, "alternate_free_bits")
 

@@ -180,6 +180,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         left = np.mean(middle) - np.mean(exact_log_p(vae, images))
         self.assertLess(abs(left), 0.6 * abs(bias))
 
+    @pytest.mark.slow
     def test_pareto_k_flags_a_posterior_that_is_too_narrow(self):
         vae, weights, offset = linear_vae()
         images = grey(20)
@@ -221,6 +222,7 @@ class EvaluationTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllClose(before, after)
         self.assertAllClose(after, exact_log_p(vae, images), atol=0.3)
 
+    @pytest.mark.slow
     def test_averages_over_a_dataset_with_a_short_last_batch(self):
         vae, images = small_vae(), random_bits(10)
         dataset = tf.data.Dataset.from_tensor_slices(images).batch(4)

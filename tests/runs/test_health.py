@@ -4,6 +4,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from small import IMAGE_SHAPE, random_bits, small_vae
@@ -66,6 +67,7 @@ class HealthTest(parameterized.TestCase, tf.test.TestCase):
         return lines, callback
 
     @parameterized.parameters(*OPTIONS)
+    @pytest.mark.slow
     def test_a_healthy_training_is_as_it_was(self, run):
         ours, theirs = compiled(**OPTIONS[run]), compiled(**OPTIONS[run])
         lines, callback = self.fit(ours, batches())

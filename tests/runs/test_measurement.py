@@ -213,6 +213,7 @@ class MeasurementTest(FinishedRun):
         choices = {f.name: f.metadata.get("choices") for f in fields}
         self.assertEqual(choices["method"], METHODS)
 
+    @pytest.mark.slow
     def test_a_full_disk_loses_nothing(self):
         run_dir = self.copy()
         before = vae_tf.evaluate_run(run_dir, "test", 2, num_examples=5)

@@ -222,6 +222,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
         resumed = self.train(run_dir="cut", resume=True, **options)
         self.assert_same_run(resumed, whole)
 
+    @pytest.mark.slow
     def test_a_run_that_is_asked_to_end_says_how_to_go_on(self):
         options = {"epochs": 2, "batch_size": 16}
         whole = self.train(run_dir="whole", **options)
@@ -441,6 +442,7 @@ class TrainingTest(parameterized.TestCase, tf.test.TestCase):
             self.train(run_dir=run_dir, resume=True, **change)
         self.assertEqual(self.rows(run_dir), before)
 
+    @pytest.mark.slow
     def test_a_diverged_run_says_so(self):
         with self.assertRaisesRegex(
             vae_tf.UserError,

@@ -131,6 +131,7 @@ class ExportTest(parameterized.TestCase, tf.test.TestCase):
                 vae_tf.export(vae, other)
         self.assertFalse(self.directory.exists())
 
+    @pytest.mark.slow
     def test_a_bundle_that_fails_its_check_is_not_published(self):
         traced = export_module._traced
 
