@@ -176,7 +176,6 @@ class LocalVAE(VAE):
         purpose, step, *seen = draws_of
         number = tf.cast(step, tf.int64) * 2**32
         number += tf.cast(sum(seen), tf.int64) * (updates + 1)
-        # A row is visited once in an epoch, theta updated once in a step.
         rate = tf.minimum(RATE * self.optimizer.learning_rate, LARGEST)
         place = executions.place_of(images)
 
